@@ -1,0 +1,30 @@
+"""AdaEAGLE: adaptive drafting for speculative decoding, on one lossless draft/verify core."""
+
+from adaeagle.drafters.causal_lm import ModelDrafter
+from adaeagle.drafters.eagle import EagleDrafter
+from adaeagle.engine import generate, stream
+from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
+from adaeagle.records import Generation, Piece, Round
+from adaeagle.registry import get_policy
+from adaeagle.target import Target
+from adaeagle.tree import DraftTree
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Budget",
+    "Context",
+    "DraftTree",
+    "EagleDrafter",
+    "Generation",
+    "ModelDrafter",
+    "Outcome",
+    "Piece",
+    "Policy",
+    "Round",
+    "StopRule",
+    "Target",
+    "generate",
+    "get_policy",
+    "stream",
+]

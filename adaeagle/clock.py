@@ -1,0 +1,50 @@
+"""A stopwatch that gives every moment of a round to exactly one part of it."""
+
+import time
+from typing import Literal
+
+import torch
+
+Part = Literal["draft", "verify", "policy", "other"]
+
+
+class RoundClock:
+    """Splits the time since its making into parts.
+
+    On CUDA the parts are told apart by events on the current stream, so that measuring makes no
+    device wait for the host; reading them waits once, at the end of the round.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_cuda = device.type == "cuda"
+        self._parts: list[Part] = []
+        self._marks: list[torch.cuda.Event | float] = [self._now()]
+
+    def _now(self) -> "torch.cuda.Event | float":
+        if not self._on_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def ends(self, part: Part) -> None:
+        """What ran since the last mark was `part`."""
+        self._parts.append(part)
+        self._marks.append(self._now())
+
+    def peek(self) -> dict[Part, float]:
+        """Seconds of each part so far; on CUDA, waits for the device once."""
+        seconds: dict[Part, float] = {"draft": 0.0, "verify": 0.0, "policy": 0.0, "other": 0.0}
+        last = self._marks[-1]
+        if isinstance(last, torch.cuda.Event):
+            last.synchronize()
+        for part, start, end in zip(self._parts, self._marks, self._marks[1:], strict=False):
+            seconds[part] += _elapsed(start, end)
+        return seconds
+
+
+def _elapsed(start: "torch.cuda.Event | float", end: "torch.cuda.Event | float") -> float:
+    if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
+        return start.elapsed_time(end) / 1000
+    assert isinstance(start, float) and isinstance(end, float)
+    return end - start

@@ -1,0 +1,1 @@
+"""Draft models behind one interface: what is proposed, never what is accepted."""

@@ -1,0 +1,155 @@
+"""Growing a draft tree: the loop between a policy and whatever proposes children.
+
+Live decoding proposes from a draft model; a replay proposes from what was recorded.
+Shapes: P rounds, F frontier nodes, W expanded nodes, C children of each, V vocabulary, E draft rows.
+"""
+
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from adaeagle.clock import RoundClock
+from adaeagle.drafters.base import DraftSession
+from adaeagle.policy import Budget, Policy, Proposal
+from adaeagle.sampling import Sampling
+from adaeagle.tree import ROOT, DraftTree, Level
+
+
+class Proposer(Protocol):
+    """What the drafting loop asks for children."""
+
+    def propose(self, tree: DraftTree, rows: Tensor, num_ranks: int) -> Level:
+        """One draft forward: the best `num_ranks` children of `rows` [P, W] (-1: the root)."""
+        ...
+
+
+def clamp_budget(budget: Budget, remaining: Tensor) -> Budget:
+    """A round of depth d emits up to d + 1 tokens: no deeper than what may still be emitted."""
+    if isinstance(budget.depth, int):
+        if remaining.shape[0] == 1:
+            return replace(budget, depth=min(budget.depth, int(remaining[0]) - 1))
+        return replace(budget, depth=(remaining - 1).clamp(max=budget.depth))
+    return replace(budget, depth=torch.minimum(budget.depth.to(remaining.device), remaining - 1))
+
+
+def draft(
+    policy: Policy,
+    proposer: Proposer,
+    budget: Budget,
+    num_rounds: int,
+    device: torch.device,
+    clock: RoundClock,
+) -> DraftTree:
+    """Asks the policy where to go on, and the proposer what follows, until either has enough."""
+    tree = DraftTree.empty(num_rounds, device)
+    frontier = torch.full((num_rounds, 1), ROOT, dtype=torch.int64, device=device)
+    depths = budget.depth
+    max_depth = depths if isinstance(depths, int) else int(depths.max())
+    for level in range(max_depth):
+        num_children = policy.expand(tree, frontier, budget)
+        if not isinstance(depths, int):
+            num_children = num_children * (depths.to(device) > level).unsqueeze(1)
+        clock.ends("policy")
+        opened = _opened(frontier, num_children, budget, level, policy.fixed_shape)
+        if opened is None:
+            break
+        rows, counts = opened
+        proposed = proposer.propose(tree, rows, budget.max_children)
+        num_before = len(tree)
+        tree = tree.grow(replace(proposed, num_children=counts))
+        frontier = torch.arange(num_before, len(tree), device=device).expand(num_rounds, -1)
+        clock.ends("draft")
+    return tree
+
+
+def _opened(
+    frontier: Tensor, num_children: Tensor, budget: Budget, level: int, fixed_shape: bool
+) -> tuple[Tensor, Tensor | None] | None:
+    """The frontier nodes to run, [P, W], and how many children each gets; None where none is open.
+
+    Children counts are None where every opened node gets all of `max_children`.
+    """
+    if fixed_shape:
+        num_open = min(budget.width_of(level), frontier.shape[1])
+        is_full = num_open == 1 and budget.max_children == 1
+    else:
+        # One host sync a level: a policy that may stop decides how wide the forward is.
+        opened = num_children > 0
+        num_open = min(int(opened.sum(1).max()), budget.width_of(level))
+        if num_open == 0:
+            return None
+        full = opened.sum(1).min() >= num_open
+        is_full = bool(full) and bool((num_children[opened] == budget.max_children).all())
+    if num_open == frontier.shape[1]:
+        rows, counts = frontier, num_children
+    else:
+        order = torch.argsort(num_children > 0, dim=1, descending=True, stable=True)[:, :num_open]
+        rows, counts = frontier.gather(1, order), num_children.gather(1, order)
+    return rows, None if is_full else counts.clamp(max=budget.max_children)
+
+
+class LiveProposer:
+    """Proposes from a draft model's session.
+
+    Args:
+        session: the draft model on one text.
+        pending: tokens the session has not seen, and the target's features before each of them.
+        proposal: `top_k`, or `draw` without replacement from the processed draft law.
+        sampling: the processing, for `draw`.
+        generator: of the draws, on the session's device.
+        needs_entropy: compute `Level.entropies`.
+        vocab_map: [V of the draft] target token ids, where the drafter has a vocabulary of its own.
+    """
+
+    def __init__(
+        self,
+        session: DraftSession,
+        pending: tuple[Tensor, Tensor | None],
+        proposal: Proposal,
+        sampling: Sampling,
+        generator: torch.Generator,
+        needs_entropy: bool,
+        vocab_map: Tensor | None = None,
+    ) -> None:
+        self._session = session
+        self._pending = pending
+        self._is_drawn = proposal == "draw" and not sampling.is_greedy
+        self._sampling = sampling
+        self._generator = generator
+        self._needs_entropy = needs_entropy
+        self._vocab_map = vocab_map
+        self._laws: list[Tensor] = []
+
+    @property
+    def laws(self) -> Tensor | None:
+        """[E, V] the law of every draft row, where children were drawn; else None."""
+        return torch.cat(self._laws) if self._is_drawn and self._laws else None
+
+    def propose(self, tree: DraftTree, rows: Tensor, num_ranks: int) -> Level:
+        if len(tree) == 0:
+            logits = self._session.catch_up(*self._pending)
+        else:
+            token_ids = tree.token_ids.gather(1, rows)
+            logits = self._session.extend(token_ids, tree.origins.gather(1, rows))
+        num_ranks = min(num_ranks, logits.shape[-1])
+        entropies = None
+        if self._is_drawn:
+            log_probs = self._sampling.log_probs(logits)
+            self._laws.append(log_probs.exp().flatten(0, 1))
+            noise = torch.empty_like(log_probs).exponential_(generator=self._generator).log_()
+            # Gumbel top-k: the order of the perturbed scores is a draw without replacement.
+            ids = (log_probs - noise).topk(num_ranks, dim=-1).indices
+            chosen = log_probs.gather(-1, ids)
+        else:
+            logits = logits.float()
+            chosen, ids = logits.topk(num_ranks, dim=-1)
+            total = logits.logsumexp(-1, keepdim=True)
+            chosen = (chosen - total).clamp_(max=0.0)
+            log_probs = logits - total if self._needs_entropy else logits
+        if self._needs_entropy:
+            entropies = torch.special.entr(log_probs.exp()).sum(-1)
+        if self._vocab_map is not None:
+            ids = self._vocab_map[ids]
+        return Level(rows, ids, chosen, entropies=entropies)

@@ -1,0 +1,41 @@
+"""What a generated text leaves behind: its tokens, its rounds, its seconds."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One draft/verify round. `num_accepted` excludes, `num_emitted` includes the bonus token."""
+
+    depth: int  # draft forwards made
+    num_drafted: int
+    num_verified: int
+    num_accepted: int
+    num_emitted: int
+    draft_seconds: float
+    verify_seconds: float
+    policy_seconds: float
+    other_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        return self.draft_seconds + self.verify_seconds + self.policy_seconds + self.other_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one step of `stream` emits: the prefill's single token, then a round's tokens."""
+
+    token_ids: list[int]
+    seconds: float
+    round: Round | None = None  # None for the prefill
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A whole text: `len(token_ids) == 1 + sum(r.num_emitted for r in rounds)`."""
+
+    token_ids: list[int]  # new tokens only
+    rounds: list[Round]
+    seconds: float  # prefill included
+    prefill_seconds: float

@@ -1,0 +1,303 @@
+"""The target: a Hugging Face causal LM, without state of any text, and its sessions.
+
+Shapes: T tokens, R rows of a tree forward (the root and the nodes to verify), D hidden size,
+V vocabulary.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DynamicCache,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from adaeagle.bundled import bundled_folder
+from adaeagle.kv_cache import KVCache, LayerShape, additive
+from adaeagle.tree import DraftTree
+
+log = logging.getLogger(__name__)
+
+FAMILIES = ("llama", "qwen2", "qwen3")
+"""Model types whose tree forward is known to equal plain decoding."""
+
+
+_NEUTRAL_PROCESSORS: dict[str, Any] = {
+    "repetition_penalty": 1.0,
+    "encoder_repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "encoder_no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": None,
+    "bad_words_ids": None,
+    "sequence_bias": None,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+    "forced_bos_token_id": None,
+    "forced_eos_token_id": None,
+    "exponential_decay_length_penalty": None,
+    "guidance_scale": None,
+    "watermarking_config": None,
+    "renormalize_logits": False,
+    "remove_invalid_values": False,
+}
+
+
+class Target:
+    """A causal language model that verifies drafts.
+
+    Args:
+        model: a `transformers` causal LM, in evaluation mode.
+        tokenizer: its tokenizer, if it has one; token ids work everywhere.
+        max_length: most tokens of prompt and text together; None: the model's context.
+        name: what results call it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        max_length: int | None = None,
+        name: str = "",
+    ) -> None:
+        config = model.config.get_text_config()
+        if config.model_type not in FAMILIES:
+            raise NotImplementedError(
+                f"target family must be one of {', '.join(FAMILIES)}, got {config.model_type!r}"
+            )
+        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
+        if kinds:
+            raise NotImplementedError(f"every layer must attend in full, got {sorted(kinds)}")
+        if config._attn_implementation not in ("sdpa", "eager"):
+            raise NotImplementedError(
+                "attn_implementation must be 'sdpa' or 'eager', which take a tree mask, got "
+                f"{config._attn_implementation!r}"
+            )
+        context = int(config.max_position_embeddings)
+        if max_length is not None and not 1 < max_length <= context:
+            raise ValueError(f"max_length must be in 2..{context}, got {max_length}")
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.max_length = max_length or context
+        self.name = name or str(config.name_or_path or config.model_type)
+        self.config = config
+        self._trunk = model.base_model
+        self._layers = _cache_layers(model)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        max_length: int | None = None,
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+    ) -> "Target":
+        """Loads a bundled model ("mini"), a folder, or a Hugging Face id.
+
+        Args:
+            name: what to load.
+            device: where to put it; None: the CPU, or what `device_map` says.
+            dtype: of weights and cache; None: the checkpoint's own.
+            max_length: most tokens of prompt and text together; None: the model's context.
+            attn_implementation: "sdpa" (default) or "eager".
+            revision: of a Hugging Face repository.
+            device_map: passed to `transformers`, to spread a model over devices.
+        """
+        folder = bundled_folder(name, "target") or name
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype or "auto",
+            attn_implementation=attn_implementation or "sdpa",
+            revision=revision,
+            device_map=device_map,
+        )
+        if device is not None:
+            model = model.to(device)
+        return cls(model, _load_tokenizer(str(folder), revision), max_length=max_length, name=name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go in."""
+        return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.config.hidden_size)
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.config.vocab_size)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The ids that end a text, as the generation config says; () where there is none."""
+        found = getattr(self.model.generation_config, "eos_token_id", None)
+        if found is None:
+            found = self.config.eos_token_id
+        if found is None:
+            return ()
+        return tuple(found) if isinstance(found, Sequence) else (int(found),)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Input embeddings: [...] int64 → [..., D]."""
+        return self.model.get_input_embeddings()(token_ids)  # type: ignore[no-any-return]
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The output head on features (the last layer's, after the final norm): [..., D] → [..., V]."""
+        return self.model.get_output_embeddings()(features)  # type: ignore[no-any-return]
+
+    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation that the assistant is to continue.
+
+        A tokenizer without a chat template gets the contents joined by blank lines.
+        """
+        if self.tokenizer is None:
+            raise ValueError(f"encode_chat needs a tokenizer, {self.name} has none: pass token ids")
+        if self.tokenizer.chat_template is None:
+            text = "\n\n".join(message["content"] for message in messages)
+            return list(self.tokenizer(text)["input_ids"])
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+        # The template writes its own begin token.
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def check_processors(self) -> None:
+        """Refuses generation-config settings that change logits and are not applied here."""
+        config = self.model.generation_config
+        for name, neutral in _NEUTRAL_PROCESSORS.items():
+            found = getattr(config, name, None)
+            if found not in (None, neutral):
+                raise NotImplementedError(
+                    f"{name} of the generation config must be {neutral}, got {found}: plain and "
+                    "drafted decoding would need it alike"
+                )
+
+    def begin(self, prompt_ids: Sequence[int], capacity: int) -> "TargetSession":
+        """A session on one text, with room for `capacity` tokens; nothing is run yet."""
+        return TargetSession(self, prompt_ids, capacity)
+
+    def forward(self, token_ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache):  # type: ignore[no-untyped-def]
+        """Features of `token_ids` [1, R], appended to `cache`."""
+        cache.reserve(token_ids.shape[1])
+        return self._trunk(
+            input_ids=token_ids,
+            position_ids=position_ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+
+    def new_cache(self, capacity: int) -> KVCache:
+        return KVCache(self._layers, capacity)
+
+
+class TargetSession:
+    """One text on a target: its cache, tree forwards, and the commit of an accepted path."""
+
+    def __init__(self, target: Target, prompt_ids: Sequence[int], capacity: int) -> None:
+        if not prompt_ids:
+            raise ValueError("prompt_ids must hold at least one token, got none")
+        self.target = target
+        self.cache = target.new_cache(capacity)
+        self.prompt_ids = torch.tensor([list(prompt_ids)], device=target.device)
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are committed."""
+        return self._length
+
+    def prefill(self) -> tuple[Tensor, Tensor]:
+        """Runs the prompt: features [1, T, D] of every position and logits [1, V] of the last."""
+        num_tokens = self.prompt_ids.shape[1]
+        positions = torch.arange(num_tokens, device=self.target.device).unsqueeze(0)
+        features = self.target.forward(self.prompt_ids, positions, None, self.cache)
+        self._length = num_tokens
+        return features, self.target.logits(features[:, -1])
+
+    def verify(self, root: Tensor, tree: DraftTree, paths: Tensor) -> tuple[Tensor, Tensor]:
+        """Runs the root and the drafted nodes in one forward, each attending to its own path.
+
+        Args:
+            root: [1] int64, the pending token.
+            tree: N nodes of one round.
+            paths: [1, N, N] bool, `ancestors` of the tree.
+
+        Returns:
+            features [1, N+1, D] and logits [1, N+1, V]; row 0 is the root's.
+        """
+        start = self._length
+        root = root.view(1, 1)
+        if len(tree) == 0:
+            positions = torch.full_like(root, start)
+            features = self.target.forward(root, positions, None, self.cache)
+        else:
+            token_ids = torch.cat((root, tree.token_ids), dim=1)
+            positions = torch.cat((torch.zeros_like(root), tree.depths), dim=1) + start
+            mask = additive(tree_mask(paths, start), self.target.dtype)
+            features = self.target.forward(token_ids, positions, mask, self.cache)
+        return features, self.target.logits(features)
+
+    def commit(self, rows: list[int]) -> None:
+        """Keeps the root and the accepted path: rows of the last forward, 0 first, ascending."""
+        if rows == list(range(len(rows))):  # a chain lies where it belongs
+            self.cache.truncate(self._length + len(rows))
+        else:
+            self.cache.keep(self._length, torch.tensor(rows) + self._length)
+        self._length = self.cache.length
+
+
+def tree_mask(paths: Tensor, num_before: int) -> Tensor:
+    """What root and nodes may attend to: [P, N, N] → bool [P, 1, N+1, num_before + N+1]."""
+    num_rounds, num_nodes, _ = paths.shape
+    shape = (num_rounds, num_nodes + 1, num_before + num_nodes + 1)
+    mask = torch.zeros(shape, dtype=torch.bool, device=paths.device)
+    mask[:, :, : num_before + 1] = True  # the text so far and the root
+    mask[:, 1:, num_before + 1 :] = paths
+    return mask.unsqueeze(1)
+
+
+def _cache_layers(model: PreTrainedModel) -> list[LayerShape]:
+    """Learns every layer's cache shape and device by running one token."""
+    device = model.get_input_embeddings().weight.device
+    cache = DynamicCache()
+    with torch.inference_mode():
+        model.base_model(
+            input_ids=torch.zeros(1, 1, dtype=torch.int64, device=device),
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return [
+        LayerShape(
+            layer.keys.device,
+            layer.keys.dtype,
+            layer.keys.shape[1],
+            layer.keys.shape[3],
+            layer.values.shape[3],
+        )
+        for layer in cache.layers
+    ]
+
+
+def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+    try:
+        return AutoTokenizer.from_pretrained(folder, revision=revision)  # type: ignore[no-any-return]
+    except (OSError, ValueError) as error:
+        log.info("%s has no tokenizer: %s", folder, error)
+        return None

@@ -1,0 +1,1 @@
+"""Studies and the `adaeagle` command: the top floor, imported by nothing."""

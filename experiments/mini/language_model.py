@@ -1,0 +1,92 @@
+"""Stages `target` and `draft`: two causal LMs trained on the same kind of stream."""
+
+import logging
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from experiments.mini.tokenizer import VOCAB_SIZE
+from predictors.causal_lm import CausalLMTraining
+from predictors.packed_tokens import PackedTokens
+
+WINDOW = 512
+BATCH_SIZE = 8
+
+log = logging.getLogger(__name__)
+
+
+def target_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Deep and thin, so that one target step costs many head steps, as in a large model."""
+    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=16)
+
+
+def draft_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    """Two layers of the same width: an independent draft model."""
+    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=2)
+
+
+def _config(
+    tokenizer: PreTrainedTokenizerFast, *, hidden_size: int, intermediate_size: int, num_layers: int
+) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=hidden_size // 32,
+        num_key_value_heads=hidden_size // 32,
+        max_position_embeddings=1024,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+
+def _compile_layers(model: LlamaForCausalLM) -> None:
+    """Compiles each decoder layer; about 1.4 times faster on a CPU without bfloat16 units."""
+    for layer in model.model.layers:
+        layer.compile(dynamic=False)
+
+
+def train(
+    config: LlamaConfig, stream: Path, heldout: Path, out: Path, *, max_steps: int, compiled: bool
+) -> LlamaForCausalLM:
+    """Trains a model from scratch, resuming from `out/last.ckpt` where an earlier run left one."""
+    L.seed_everything(0, verbose=False)
+    model = LlamaForCausalLM(config)
+    if compiled:
+        _compile_layers(model)
+    module = CausalLMTraining(model, max_steps=max_steps)
+    train_set, held_set = PackedTokens(stream, WINDOW), PackedTokens(heldout, WINDOW)
+    held_subset = torch.utils.data.Subset(held_set, range(0, len(held_set), 8))
+    trainer = L.Trainer(
+        max_steps=max_steps,
+        gradient_clip_val=1.0,
+        val_check_interval=250,
+        check_val_every_n_epoch=None,
+        callbacks=[
+            ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=200),
+            TQDMProgressBar(refresh_rate=20),
+        ],
+        logger=CSVLogger(out, name="log"),
+        log_every_n_steps=20,
+        accelerator="auto",
+        devices=1,
+        enable_model_summary=False,
+    )
+    last = out / "last.ckpt"
+    trainer.fit(
+        module,
+        DataLoader(train_set, BATCH_SIZE, shuffle=True),
+        DataLoader(held_subset, BATCH_SIZE),
+        ckpt_path=last if last.exists() else None,
+    )
+    log.info("held-out loss %.3f", float(trainer.callback_metrics["val_loss"]))
+    return model

@@ -1,0 +1,39 @@
+"""A chain of one length.
+
+Source: speculative decoding, Leviathan et al. 2022, https://arxiv.org/abs/2211.17192, where γ is
+the length here.
+Differs from the paper: an optional stop rule; at a temperature above 0, drawn or most likely tokens.
+"""
+
+from torch import Tensor
+
+from adaeagle.policy import Budget, Context, Proposal, StopRule
+from adaeagle.tree import DraftTree
+from policies.shape import Shape
+
+
+class Chain(Shape):
+    """Drafts up to `length` tokens in a row.
+
+    Args:
+        length: most drafted tokens, one draft forward each.
+        stop: ends a chain early.
+        proposal: at a temperature above 0, `draw` (standard speculative sampling) or `top_k`.
+    """
+
+    def __init__(
+        self, length: int = 12, stop: StopRule | None = None, proposal: Proposal = "draw"
+    ) -> None:
+        if length < 1:
+            raise ValueError(f"length must be >= 1, got {length}")
+        if proposal not in ("draw", "top_k"):
+            raise ValueError(f"proposal must be 'draw' or 'top_k', got {proposal!r}")
+        super().__init__(stop)
+        self.length = length
+        self.proposal = proposal
+
+    def plan(self, context: Context) -> Budget:
+        return Budget(depth=self.length, width=1)
+
+    def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
+        return frontier.new_ones(frontier.shape)

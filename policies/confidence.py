@@ -1,0 +1,32 @@
+"""Stop where the draft model is unsure of its own token.
+
+Source: dynamic speculation lookahead as in `transformers`
+(https://huggingface.co/blog/dynamic_speculation_lookahead): stop when the assistant's probability
+falls below `assistant_confidence_threshold`, 0.4 by default. Kangaroo (Liu et al. 2024,
+https://arxiv.org/abs/2404.18911) uses 0.6 in the same way.
+Differs from the source: the threshold is constant; on trees each unsure node is closed by itself.
+"""
+
+import math
+
+from torch import Tensor
+
+from adaeagle.policy import StopRule
+from adaeagle.tree import DraftTree
+
+
+class Confidence(StopRule):
+    """Goes on from a node while the draft's probability of it is at least `threshold`.
+
+    Args:
+        threshold: a probability in [0, 1]; the node that falls below it is kept.
+    """
+
+    def __init__(self, threshold: float = 0.4) -> None:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        self.threshold = threshold
+        self._log_threshold = math.log(threshold) if threshold > 0 else -math.inf
+
+    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        return tree.log_probs.gather(1, frontier) >= self._log_threshold

@@ -1,0 +1,50 @@
+"""What shapes share: a stop rule beside them, and how it closes nodes.
+
+Differs from papers that speak of chains only: on a tree a rule closes single nodes, after the shape
+has chosen which to go on from, so that a stopped tree is always part of the unstopped one.
+"""
+
+from abc import abstractmethod
+from typing import Any
+
+from torch import Tensor
+
+from adaeagle.policy import Budget, Outcome, Policy, StopRule
+from adaeagle.tree import DraftTree
+
+
+class Shape(Policy):
+    """A policy whose tree is cut short by an optional stop rule."""
+
+    def __init__(self, stop: StopRule | None) -> None:
+        if stop is not None and not isinstance(stop, StopRule):
+            raise ValueError(f"stop must be a stop rule such as confidence(), got {stop!r}")
+        self.stop = stop
+        self.learns = stop is not None and stop.learns
+        self.needs_entropy = stop is not None and stop.needs_entropy
+        self.fixed_shape = stop is None
+
+    @abstractmethod
+    def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
+        """How many children each frontier node gets where nothing stops it, [P, F] int64."""
+
+    def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
+        num_children = self.children(tree, frontier, budget)
+        if self.stop is None or len(tree) == 0:
+            return num_children
+        return num_children * self.stop.go_on(tree, frontier)
+
+    def reset(self) -> None:
+        if self.stop is not None:
+            self.stop.reset()
+
+    def observe(self, outcome: Outcome) -> None:
+        if self.stop is not None:
+            self.stop.observe(outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self.stop is None else self.stop.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.stop is not None:
+            self.stop.load_state_dict(state)

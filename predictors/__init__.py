@@ -1,0 +1,1 @@
+"""Networks, labels and Lightning training: what may change the speed of drafting, never its text."""

@@ -1,0 +1,43 @@
+"""Token streams on disk, cut into windows of one length for language-model training."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+
+def write_stream(documents: Iterable[list[int]], path: Path) -> int:
+    """Concatenates token ids of `documents` into one `.npy` stream of uint32; returns its length."""
+    tokens = np.concatenate([np.asarray(document, dtype=np.uint32) for document in documents])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, tokens)
+    return len(tokens)
+
+
+class PackedTokens(Dataset[Tensor]):
+    """Windows of `window` consecutive tokens of a stream, memory-mapped.
+
+    Documents run on into each other: the boundary is marked by their own begin token, and a
+    window may hold the end of one and the start of the next.
+    """
+
+    def __init__(self, path: Path, window: int) -> None:
+        if window < 2:
+            raise ValueError(f"window must be >= 2, got {window}")
+        self._tokens = np.load(path, mmap_mode="r")
+        if len(self._tokens) < window:
+            raise ValueError(
+                f"{path} must hold at least window={window} tokens, has {len(self._tokens)}"
+            )
+        self.window = window
+
+    def __len__(self) -> int:
+        return len(self._tokens) // self.window
+
+    def __getitem__(self, index: int) -> Tensor:
+        """One window, [window] int64."""
+        start = index * self.window
+        return torch.from_numpy(self._tokens[start : start + self.window].astype(np.int64))
