@@ -23,7 +23,7 @@ class RoundClock:
     def _now(self) -> "torch.cuda.Event | float":
         if not self._on_cuda:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -45,6 +45,7 @@ class RoundClock:
 
 def _elapsed(start: "torch.cuda.Event | float", end: "torch.cuda.Event | float") -> float:
     if isinstance(start, torch.cuda.Event) and isinstance(end, torch.cuda.Event):
-        return start.elapsed_time(end) / 1000
-    assert isinstance(start, float) and isinstance(end, float)
+        return float(start.elapsed_time(end)) / 1000
+    assert isinstance(start, float)
+    assert isinstance(end, float)
     return end - start

@@ -1,7 +1,8 @@
 """Growing a draft tree: the loop between a policy and whatever proposes children.
 
 Live decoding proposes from a draft model; a replay proposes from what was recorded.
-Shapes: P rounds, F frontier nodes, W expanded nodes, C children of each, V vocabulary, E draft rows.
+Shapes: P rounds, F frontier nodes, W expanded nodes, C children of each, V vocabulary,
+E draft rows.
 """
 
 from dataclasses import replace

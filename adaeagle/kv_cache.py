@@ -27,7 +27,7 @@ class LayerShape:
     value_dim: int
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # of __init_subclass__
     """One layer's slots: views of a buffer that all layers on a device share."""
 
     is_sliding = False
@@ -37,7 +37,7 @@ class _Layer(CacheLayerMixin):
     values: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.length = 0  # filled slots
         self.is_initialized = True
 
@@ -79,7 +79,8 @@ class KVCache(Cache):
             raise ValueError(f"capacity must be >= 1, got {capacity}")
         self._shapes = list(layers)
         self._batch_size = batch_size
-        super().__init__(layers=[_Layer() for _ in layers])
+        self._slots = [_Layer() for _ in layers]
+        super().__init__(layers=list(self._slots))
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
@@ -87,7 +88,7 @@ class KVCache(Cache):
         self._buffers: list[Tensor] = []  # each [layers of one shape, B, H, S, D]
         for shape in dict.fromkeys(self._shapes):
             members = [
-                layer for layer, own in zip(self.layers, self._shapes, strict=True) if own == shape
+                layer for layer, own in zip(self._slots, self._shapes, strict=True) if own == shape
             ]
             keys, values = (
                 torch.zeros(
@@ -114,15 +115,15 @@ class KVCache(Cache):
     @property
     def length(self) -> int:
         """Filled slots."""
-        return int(self.layers[0].length)
+        return self._slots[0].length
 
     def truncate(self, length: int) -> None:
         """Forgets every slot from `length` on."""
-        for layer in self.layers:
+        for layer in self._slots:
             layer.length = length
 
     def keep(self, start: int, slots: Tensor) -> None:
-        """Moves the rows at `slots` (absolute, [K] int64) to `start`, `start + 1`, …; drops the rest.
+        """Moves the rows at `slots` ([K] int64) to `start`, `start + 1` and on; drops the rest.
 
         The rows are gathered before they are written, so a row may move over another one.
         """

@@ -1,4 +1,4 @@
-"""How the target's logits become a law: temperature, top-k and top-p, alike for plain and drafted text."""
+"""How logits become a law: temperature, top-k and top-p, alike for plain and drafted text."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -51,8 +51,9 @@ class Sampling:
     def log_probs(self, logits: Tensor) -> Tensor:
         """The processed law of every row, float32: [..., V] → [..., V] natural logs."""
         rows = logits.float().flatten(0, -2)
-        no_ids = torch.empty(0, dtype=torch.int64)
-        return self._warpers()(no_ids, rows).log_softmax(-1).view(logits.shape)
+        no_ids = torch.empty(0, dtype=torch.int64)  # these warpers look at scores alone
+        processed = self._warpers()(no_ids, rows)  # type: ignore[arg-type]
+        return processed.log_softmax(-1).view(logits.shape)
 
     def _warpers(self) -> LogitsProcessorList:
         warpers = LogitsProcessorList()

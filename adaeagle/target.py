@@ -83,7 +83,8 @@ class Target:
         context = int(config.max_position_embeddings)
         if max_length is not None and not 1 < max_length <= context:
             raise ValueError(f"max_length must be in 2..{context}, got {max_length}")
-        self.model = model.eval()
+        self.model = model
+        model.eval()  # type: ignore[no-untyped-call]
         self.tokenizer = tokenizer
         self.max_length = max_length or context
         self.name = name or str(config.name_or_path or config.model_type)
@@ -123,13 +124,15 @@ class Target:
             device_map=device_map,
         )
         if device is not None:
-            model = model.to(device)
+            model.to(device)  # type: ignore[arg-type]
         return cls(model, _load_tokenizer(str(folder), revision), max_length=max_length, name=name)
 
     @property
     def device(self) -> torch.device:
         """Where token ids go in."""
-        return self.model.get_input_embeddings().weight.device  # type: ignore[no-any-return]
+        weight = self.model.get_input_embeddings().weight
+        assert isinstance(weight, Tensor)
+        return weight.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -155,11 +158,13 @@ class Target:
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Input embeddings: [...] int64 → [..., D]."""
-        return self.model.get_input_embeddings()(token_ids)  # type: ignore[no-any-return]
+        embedded: Tensor = self.model.get_input_embeddings()(token_ids)
+        return embedded
 
     def logits(self, features: Tensor) -> Tensor:
-        """The output head on features (the last layer's, after the final norm): [..., D] → [..., V]."""
-        return self.model.get_output_embeddings()(features)  # type: ignore[no-any-return]
+        """The output head on features of the last layer, after its norm: [..., D] → [..., V]."""
+        logits: Tensor = self.model.get_output_embeddings()(features)  # type: ignore[no-untyped-call]
+        return logits
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a conversation that the assistant is to continue.
@@ -171,8 +176,8 @@ class Target:
         if self.tokenizer.chat_template is None:
             text = "\n\n".join(message["content"] for message in messages)
             return list(self.tokenizer(text)["input_ids"])
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True
+        text = str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
         )
         # The template writes its own begin token.
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -192,16 +197,22 @@ class Target:
         """A session on one text, with room for `capacity` tokens; nothing is run yet."""
         return TargetSession(self, prompt_ids, capacity)
 
-    def forward(self, token_ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache):  # type: ignore[no-untyped-def]
-        """Features of `token_ids` [1, R], appended to `cache`."""
+    def forward(
+        self, token_ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache
+    ) -> Tensor:
+        """Runs `token_ids` [1, R], appended to `cache`; features [1, R, D] of the last layer.
+
+        `mask` is additive [1, 1, R, S]; None: causal, everything before.
+        """
         cache.reserve(token_ids.shape[1])
-        return self._trunk(
+        features: Tensor = self._trunk(
             input_ids=token_ids,
             position_ids=position_ids,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
         ).last_hidden_state
+        return features
 
     def new_cache(self, capacity: int) -> KVCache:
         return KVCache(self._layers, capacity)
@@ -275,7 +286,7 @@ def tree_mask(paths: Tensor, num_before: int) -> Tensor:
 
 def _cache_layers(model: PreTrainedModel) -> list[LayerShape]:
     """Learns every layer's cache shape and device by running one token."""
-    device = model.get_input_embeddings().weight.device
+    device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
     cache = DynamicCache()
     with torch.inference_mode():
         model.base_model(
@@ -283,21 +294,22 @@ def _cache_layers(model: PreTrainedModel) -> list[LayerShape]:
             past_key_values=cache,
             use_cache=True,
         )
-    return [
-        LayerShape(
-            layer.keys.device,
-            layer.keys.dtype,
-            layer.keys.shape[1],
-            layer.keys.shape[3],
-            layer.values.shape[3],
+    shapes = []
+    for layer in cache.layers:
+        keys, values = layer.keys, layer.values  # type: ignore[union-attr]
+        assert isinstance(keys, Tensor)
+        assert isinstance(values, Tensor)
+        shapes.append(
+            LayerShape(
+                keys.device, keys.dtype, keys.shape[1], int(keys.shape[3]), int(values.shape[3])
+            )
         )
-        for layer in cache.layers
-    ]
+    return shapes
 
 
 def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:
     try:
-        return AutoTokenizer.from_pretrained(folder, revision=revision)  # type: ignore[no-any-return]
+        return AutoTokenizer.from_pretrained(folder, revision=revision)
     except (OSError, ValueError) as error:
         log.info("%s has no tokenizer: %s", folder, error)
         return None

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 ROOT = -1
-"""The row number of the root: the pending token, decided by the target but not yet run through it."""
+"""The row of the root: the pending token, decided by the target and not yet run through it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DraftTree:
     """Drafted tokens of P rounds. A parent comes before its children; a chain is a tree of width 1.
 
-    Ragged trees are padded: a row whose `valid` is False is nobody's token. Its path log-probability
-    is minus infinity, so that no ranking picks it.
+    Ragged trees are padded: a row whose `valid` is False is nobody's token. Its path
+    log-probability is minus infinity, so that no ranking picks it.
     """
 
     token_ids: Tensor  # [P, N] int64

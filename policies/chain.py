@@ -1,8 +1,9 @@
 """A chain of one length.
 
-Source: speculative decoding, Leviathan et al. 2022, https://arxiv.org/abs/2211.17192, where γ is
-the length here.
-Differs from the paper: an optional stop rule; at a temperature above 0, drawn or most likely tokens.
+Source: speculative decoding, Leviathan et al. 2022, https://arxiv.org/abs/2211.17192; the paper's
+gamma is the length here.
+Differs from the paper: an optional stop rule; at a temperature above 0 the children may be the
+most likely tokens instead of drawn ones.
 """
 
 from torch import Tensor

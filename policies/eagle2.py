@@ -1,9 +1,10 @@
 """EAGLE-2: grow the tree by the head's confidence, then verify its likeliest nodes.
 
-Source: EAGLE-2, Li et al. 2024, https://arxiv.org/abs/2406.16858. Its official settings (total_token
-T, depth D, top_k K) are (nodes T - 1, depth D + 1, width K) here; the defaults are its T=60, D=5, K=10.
-Differs from the code: among equal scores the earlier node wins, a parent before its child, where the
-official rerank can lose the parent of a chosen node.
+Source: EAGLE-2, Li et al. 2024, https://arxiv.org/abs/2406.16858. The official code's settings
+(total_token T, depth D, top_k K) are (nodes T - 1, depth D + 1, width K) here; the defaults are
+its T=60, D=5, K=10.
+Differs from the code: among equal scores the earlier node wins, a parent before its child, where
+the official rerank can lose the parent of a chosen node.
 """
 
 from torch import Tensor

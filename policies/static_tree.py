@@ -17,7 +17,7 @@ from adaeagle.policy import Budget, Context, Proposal, StopRule
 from adaeagle.tree import DraftTree
 from policies.shape import Shape
 
-Path_ = tuple[int, ...]
+TreePath = tuple[int, ...]
 
 TREES: dict[str, list[list[int]]] = {
     "eagle1": [
@@ -30,7 +30,7 @@ TREES: dict[str, list[list[int]]] = {
 }
 
 
-def read_tree(tree: str | Sequence[Sequence[int]]) -> list[Path_]:
+def read_tree(tree: str | Sequence[Sequence[int]]) -> list[TreePath]:
     """The paths of a named tree, a JSON file or a list, sorted by depth and then rank.
 
     A path lists sibling ranks from the root down: [0, 2] is the third-best child of the best child.
@@ -48,7 +48,9 @@ def read_tree(tree: str | Sequence[Sequence[int]]) -> list[Path_]:
                 f"tree must be one of {', '.join(sorted(TREES))}, a list of paths or a JSON file, "
                 f"got {tree!r}"
             )
-    paths = sorted({tuple(path) for path in tree}, key=lambda path: (len(path), path))
+    paths: list[TreePath] = sorted(
+        {tuple(map(int, path)) for path in tree}, key=lambda path: (len(path), path)
+    )
     if not paths or paths[0] == ():
         raise ValueError("tree must hold at least one path, and none that is empty")
     known = {(), *paths}

@@ -1,7 +1,7 @@
 """The interface of draft models.
 
-Shapes: P texts side by side (1 in live decoding), A newly known tokens, W nodes, V draft vocabulary,
-D feature size.
+Shapes: P texts side by side (1 in live decoding), A newly known tokens, W nodes,
+V draft vocabulary, D feature size.
 """
 
 from collections.abc import Sequence
@@ -60,5 +60,5 @@ class Drafter(Protocol):
         ...
 
     def begin(self, prompt_ids: Sequence[int], capacity: int) -> DraftSession:
-        """A session on one text, with room for `capacity` committed tokens and one round's nodes."""
+        """A session on one text, with room for about `capacity` tokens to begin with."""
         ...

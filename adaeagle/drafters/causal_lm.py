@@ -39,7 +39,7 @@ class ModelDrafter:
     def from_pretrained(
         cls, name: str, target: Target, *, revision: str | None = None
     ) -> "ModelDrafter":
-        """Loads a bundled model ("mini"), a folder or a Hugging Face id, as the target was loaded."""
+        """Loads a bundled model ("mini"), a folder or a Hugging Face id, in the target's dtype."""
         folder = bundled_folder(name, "draft_lm") or name
         model = Target.from_pretrained(
             str(folder), device=str(target.device), dtype=target.dtype, revision=revision

@@ -53,7 +53,7 @@ class EagleDrafter:
     def from_pretrained(
         cls, name: str, target: Target, *, revision: str | None = None
     ) -> "EagleDrafter":
-        """Loads a bundled head ("mini"), a folder, or a Hugging Face id; official files unchanged."""
+        """Loads a bundled head ("mini"), a folder or a Hugging Face id, official files as is."""
         folder = _resolve(name, revision)
         raw = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = _load_weights(folder)

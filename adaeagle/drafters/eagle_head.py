@@ -24,7 +24,7 @@ from adaeagle.kv_cache import KVCache, LayerShape
 
 @dataclass(frozen=True, slots=True)
 class EagleHeadConfig:
-    """A head's dimensions, from the raw `config.json`: its absent keys have meanings of their own."""
+    """A head's dimensions, read from the raw `config.json`: absent keys have a meaning too."""
 
     hidden_size: int
     intermediate_size: int
@@ -128,7 +128,8 @@ class _Attention(nn.Module):
             is_causal=mask is None and x.shape[1] > 1,
             enable_gqa=self.is_grouped,
         )
-        return self.o_proj(mixed.transpose(1, 2).reshape(x.shape))  # type: ignore[no-any-return]
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(x.shape))
+        return out
 
 
 class _MLP(nn.Module):
@@ -158,8 +159,9 @@ class _Layer(nn.Module):
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
         normed = x if self.input_layernorm is None else self.input_layernorm(x)
-        x = x + self.self_attn(normed, cos, sin, mask, cache)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        attended: Tensor = x + self.self_attn(normed, cos, sin, mask, cache)
+        out: Tensor = attended + self.mlp(self.post_attention_layernorm(attended))
+        return out
 
 
 class EagleHead(nn.Module):
@@ -173,6 +175,7 @@ class EagleHead(nn.Module):
             _Layer(config, layer) for layer in range(config.num_hidden_layers)
         )
         powers = torch.arange(0, config.head_dim, 2, dtype=torch.float32) / config.head_dim
+        self.inverse_frequencies: Tensor
         self.register_buffer("inverse_frequencies", config.rope_theta**-powers, persistent=False)
 
     def forward(
@@ -196,7 +199,7 @@ class EagleHead(nn.Module):
             [B, T, H]; `target.logits` of it are the draft law of t_{i+2}.
         """
         cos, sin = self._rotation(position_ids, features)
-        x = self.fc(torch.cat((embeddings, features), dim=-1))
+        x: Tensor = self.fc(torch.cat((embeddings, features), dim=-1))
         for layer in self.layers:
             x = layer(x, cos, sin, mask, cache)
         return x
