@@ -4,6 +4,7 @@ Source: the learning rate warms up, stays, and falls linearly to zero (S. Hu et 
 https://arxiv.org/abs/2404.06395).
 """
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
+
+
+log = logging.getLogger(__name__)
 
 
 def trapezoid(step: int, max_steps: int, warmup_steps: int, decay_fraction: float) -> float:
@@ -38,7 +42,7 @@ class CausalLMTraining(L.LightningModule):
         model: PreTrainedModel,
         *,
         max_steps: int,
-        learning_rate: float = 3e-3,
+        learning_rate: float = 2e-3,
         weight_decay: float = 0.1,
         warmup_steps: int = 100,
         decay_fraction: float = 0.5,
@@ -65,6 +69,13 @@ class CausalLMTraining(L.LightningModule):
         loss = self.loss(batch)
         self.log("train_loss", loss, prog_bar=True)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leaves out a step whose gradient is not finite: one such step would ruin every weight."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
+            log.warning("step %d left out: its gradient is not finite", self.global_step)
+            optimizer.zero_grad(set_to_none=True)
 
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         self.log("val_loss", self.loss(batch), prog_bar=True, sync_dist=True)
