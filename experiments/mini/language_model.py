@@ -12,6 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.mini.tokenizer import VOCAB_SIZE
 from predictors.causal_lm import CausalLMTraining
+from predictors.finite_gradients import SkipNonFiniteSteps
 from predictors.packed_tokens import PackedTokens
 
 WINDOW = 512
@@ -73,6 +74,7 @@ def train(
         check_val_every_n_epoch=None,
         callbacks=[
             ModelCheckpoint(out, save_last=True, save_top_k=0, every_n_train_steps=200),
+            SkipNonFiniteSteps(),
             TQDMProgressBar(refresh_rate=20),
         ],
         logger=CSVLogger(out, name="log"),
