@@ -174,7 +174,8 @@ class _Decoding:
         self.uniforms = torch.Generator().manual_seed(self.sampling.seed)
         self.noise = torch.Generator(device).manual_seed(self.sampling.seed + 1)
         capacity = len(self.prompt_ids) + self.limit + ROOM
-        self.session: TargetSession = self.target.begin(self.prompt_ids, capacity)
+        layers = () if self.drafter is None else self.drafter.feature_layers
+        self.session: TargetSession = self.target.begin(self.prompt_ids, capacity, layers)
         if self.drafter is not None:
             self.drafting = self.drafter.begin(self.prompt_ids, capacity)
 
@@ -185,8 +186,8 @@ class _Decoding:
         else:
             root = self._sample(self.sampling.log_probs(logits)[0].exp())
         prompt = self.session.prompt_ids
-        self._remember(torch.cat((prompt[:, 1:], root.view(1, 1)), dim=1), features)
-        self.last_ids = prompt[:, -1]
+        self._remember(torch.cat((prompt[:, 1:], root.view(1, 1)), dim=1), features.chosen)
+        self.last_ids, self.last_features = prompt[:, -1], features.last[:, -1]
         self._finish([int(root)])
         return root
 
@@ -208,10 +209,12 @@ class _Decoding:
         new_root = torch.tensor(verdict.emitted[-1:], device=self.target.device)
         if not self.is_done:
             self.session.commit(kept)
-            chosen = features[:, torch.tensor(kept, device=features.device)]
             new_ids = torch.tensor([verdict.emitted], device=self.target.device)
-            self._remember(new_ids, chosen)
+            self._remember(
+                new_ids, features.chosen[:, torch.tensor(kept, device=features.chosen.device)]
+            )
             self.last_ids = new_ids[:, -2] if len(kept) > 1 else root
+            self.last_features = features.last[:, kept[-1]]
         clock.ends("other")
         self._observe(drafted, verdict, len(emitted), clock)
         seconds = clock.peek()
@@ -236,7 +239,7 @@ class _Decoding:
             remaining=remaining,
             token_ids=root.view(1),
             last_token_ids=self.last_ids,
-            features=self.pending_features[-1][:, -1] if self.pending_features else None,
+            features=self.last_features,
         )
         return clamp_budget(self.policy.plan(context), remaining)
 
@@ -246,8 +249,9 @@ class _Decoding:
             return _Draft(DraftTree.empty(1, device), 0, 0, None)
         if self.drafting is None or self.drafter is None:
             raise ValueError(f"{type(self.policy).__name__} drafts: it needs a drafter, got None")
-        needs_features = self.drafter.needs_features
-        features = torch.cat(self.pending_features, dim=1) if needs_features else None
+        features = None
+        if self.drafter.feature_layers:
+            features = torch.cat(self.pending_features, dim=1)
         proposer = LiveProposer(
             self.drafting,
             (torch.cat(self.pending_ids, dim=1), features),
@@ -271,7 +275,11 @@ class _Decoding:
         return _Draft(tree, num_drafted, tree.num_levels, laws)
 
     def _num_rows(self, keep: Tensor, budget: Budget) -> int:
-        if self.policy.fixed_shape and isinstance(budget.nodes, int):
+        # Close to its limit a text may cut a round short, which then has fewer nodes than planned.
+        is_whole = (
+            isinstance(budget.depth, int) and budget.depth < self.limit - self.num_emitted - 1
+        )
+        if self.policy.fixed_shape and isinstance(budget.nodes, int) and is_whole:
             return min(budget.nodes, keep.shape[1])
         return int(keep.sum(1).max())  # one host sync a round
 

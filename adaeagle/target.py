@@ -6,6 +6,7 @@ V vocabulary.
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 FAMILIES = ("llama", "qwen2", "qwen3")
 """Model types whose tree forward is known to equal plain decoding."""
 
+LAST = -1
+"""The last layer's features, after the final norm, among the hidden states of `transformers`."""
+
 
 _NEUTRAL_PROCESSORS: dict[str, Any] = {
     "repetition_penalty": 1.0,
@@ -47,6 +51,14 @@ _NEUTRAL_PROCESSORS: dict[str, Any] = {
     "renormalize_logits": False,
     "remove_invalid_values": False,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What one forward gives for each of its rows."""
+
+    last: Tensor  # [1, R, D] of the last layer, after its norm: the output head's input
+    chosen: Tensor  # [1, R, C*D] of the C layers asked for, side by side
 
 
 class Target:
@@ -193,26 +205,49 @@ class Target:
                     "drafted decoding would need it alike"
                 )
 
-    def begin(self, prompt_ids: Sequence[int], capacity: int) -> "TargetSession":
-        """A session on one text, with room for `capacity` tokens; nothing is run yet."""
-        return TargetSession(self, prompt_ids, capacity)
+    def begin(
+        self, prompt_ids: Sequence[int], capacity: int, layers: tuple[int, ...] = (LAST,)
+    ) -> "TargetSession":
+        """A session on one text, with room for `capacity` tokens; nothing is run yet.
+
+        `layers` are those whose features the session gives, as in `forward`.
+        """
+        return TargetSession(self, prompt_ids, capacity, layers)
 
     def forward(
-        self, token_ids: Tensor, position_ids: Tensor, mask: Tensor | None, cache: KVCache
-    ) -> Tensor:
-        """Runs `token_ids` [1, R], appended to `cache`; features [1, R, D] of the last layer.
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        cache: KVCache,
+        layers: tuple[int, ...] = (LAST,),
+    ) -> Features:
+        """Runs `token_ids` [1, R], appended to `cache`.
 
-        `mask` is additive [1, 1, R, S]; None: causal, everything before.
+        Args:
+            token_ids: [1, R] int64.
+            position_ids: [1, R] int64.
+            mask: additive [1, 1, R, S]; None: causal, everything before.
+            cache: what came before.
+            layers: whose features are `Features.chosen`: indices of `hidden_states` in
+                `transformers`, 0 the embeddings, k what layer k reads, -1 the last features.
         """
         cache.reserve(token_ids.shape[1])
-        features: Tensor = self._trunk(
+        inner = [layer for layer in layers if layer != LAST]
+        output = self._trunk(
             input_ids=token_ids,
             position_ids=position_ids,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=True,
-        ).last_hidden_state
-        return features
+            # A list keeps those alone; releases that know only a flag read it as True.
+            output_hidden_states=inner or False,
+        )
+        last: Tensor = output.last_hidden_state
+        if not inner:
+            return Features(last, last if layers else last[..., :0])
+        states = (last if layer == LAST else output.hidden_states[layer] for layer in layers)
+        return Features(last, torch.cat([state.to(last.device) for state in states], dim=-1))
 
     def new_cache(self, capacity: int) -> KVCache:
         return KVCache(self._layers, capacity)
@@ -221,10 +256,13 @@ class Target:
 class TargetSession:
     """One text on a target: its cache, tree forwards, and the commit of an accepted path."""
 
-    def __init__(self, target: Target, prompt_ids: Sequence[int], capacity: int) -> None:
+    def __init__(
+        self, target: Target, prompt_ids: Sequence[int], capacity: int, layers: tuple[int, ...]
+    ) -> None:
         if not prompt_ids:
             raise ValueError("prompt_ids must hold at least one token, got none")
         self.target = target
+        self.layers = layers
         self.cache = target.new_cache(capacity)
         self.prompt_ids = torch.tensor([list(prompt_ids)], device=target.device)
         self._length = 0
@@ -234,15 +272,15 @@ class TargetSession:
         """Tokens whose keys and values are committed."""
         return self._length
 
-    def prefill(self) -> tuple[Tensor, Tensor]:
-        """Runs the prompt: features [1, T, D] of every position and logits [1, V] of the last."""
+    def prefill(self) -> tuple[Features, Tensor]:
+        """Runs the prompt: features of every position and logits [1, V] of the last."""
         num_tokens = self.prompt_ids.shape[1]
         positions = torch.arange(num_tokens, device=self.target.device).unsqueeze(0)
-        features = self.target.forward(self.prompt_ids, positions, None, self.cache)
+        features = self._forward(self.prompt_ids, positions, None)
         self._length = num_tokens
-        return features, self.target.logits(features[:, -1])
+        return features, self.target.logits(features.last[:, -1])
 
-    def verify(self, root: Tensor, tree: DraftTree, paths: Tensor) -> tuple[Tensor, Tensor]:
+    def verify(self, root: Tensor, tree: DraftTree, paths: Tensor) -> tuple[Features, Tensor]:
         """Runs the root and the drafted nodes in one forward, each attending to its own path.
 
         Args:
@@ -251,19 +289,22 @@ class TargetSession:
             paths: [1, N, N] bool, `ancestors` of the tree.
 
         Returns:
-            features [1, N+1, D] and logits [1, N+1, V]; row 0 is the root's.
+            features of R = N+1 rows and logits [1, N+1, V]; row 0 is the root's.
         """
         start = self._length
         root = root.view(1, 1)
         if len(tree) == 0:
             positions = torch.full_like(root, start)
-            features = self.target.forward(root, positions, None, self.cache)
+            features = self._forward(root, positions, None)
         else:
             token_ids = torch.cat((root, tree.token_ids), dim=1)
             positions = torch.cat((torch.zeros_like(root), tree.depths), dim=1) + start
             mask = additive(tree_mask(paths, start), self.target.dtype)
-            features = self.target.forward(token_ids, positions, mask, self.cache)
-        return features, self.target.logits(features)
+            features = self._forward(token_ids, positions, mask)
+        return features, self.target.logits(features.last)
+
+    def _forward(self, token_ids: Tensor, positions: Tensor, mask: Tensor | None) -> Features:
+        return self.target.forward(token_ids, positions, mask, self.cache, self.layers)
 
     def commit(self, rows: list[int]) -> None:
         """Keeps the root and the accepted path: rows of the last forward, 0 first, ascending."""

@@ -22,8 +22,8 @@ class DraftSession(Protocol):
 
         Args:
             token_ids: [P, A] int64, since the last call; the last one is the pending token.
-            features: [P, A, D] the target's features of the positions just before each of them;
-                None where the drafter asks for none.
+            features: [P, A, D] the target's features of the positions just before each of them,
+                those of `feature_layers` side by side; None where the drafter asks for none.
 
         Returns:
             logits [P, 1, V].
@@ -50,8 +50,8 @@ class Drafter(Protocol):
     name: str
 
     @property
-    def needs_features(self) -> bool:
-        """Whether sessions want the target's features."""
+    def feature_layers(self) -> tuple[int, ...]:
+        """Which of the target's features sessions read, as in `Target.forward`; () for none."""
         ...
 
     @property

@@ -23,7 +23,7 @@ class ModelDrafter:
         target: the model it drafts for.
     """
 
-    needs_features = False
+    feature_layers: tuple[int, ...] = ()
     vocab_map: Tensor | None = None
 
     def __init__(self, model: Target, target: Target) -> None:
@@ -76,7 +76,7 @@ class ModelSession:
             allowed = causal_mask(num_new, self._num_committed, token_ids.device)
             mask = additive(allowed, self._model.dtype)[None, None]
         positions = torch.arange(start, self._num_committed, device=token_ids.device).unsqueeze(0)
-        hidden = self._model.forward(token_ids, positions, mask, self._cache)
+        hidden = self._model.forward(token_ids, positions, mask, self._cache).last
         return self._model.logits(hidden[:, -1:])
 
     def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
@@ -85,4 +85,5 @@ class ModelSession:
         self._num_levels += 1
         allowed = self._nodes.extend(origins, self._num_committed)
         mask = None if allowed is None else additive(allowed, self._model.dtype)
-        return self._model.logits(self._model.forward(token_ids, positions, mask, self._cache))
+        hidden = self._model.forward(token_ids, positions, mask, self._cache).last
+        return self._model.logits(hidden)

@@ -19,7 +19,7 @@ from adaeagle.bundled import bundled_folder
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.drafters.node_mask import NodeMask
 from adaeagle.kv_cache import KVCache, additive, causal_mask
-from adaeagle.target import Target
+from adaeagle.target import LAST, Target
 
 
 class EagleDrafter:
@@ -32,7 +32,7 @@ class EagleDrafter:
         name: what results call it.
     """
 
-    needs_features = True
+    feature_layers: tuple[int, ...] = (LAST,)
     vocab_map: Tensor | None = None
 
     def __init__(
