@@ -1,9 +1,30 @@
 """Drafting policies and stop rules: one decision rule a file."""
 
+from policies.adaedl import AdaEDL
+from policies.beam_total import BeamTotal
 from policies.chain import Chain
+from policies.combine import AllOf, AnyOf
 from policies.confidence import Confidence
+from policies.cumulative import Cumulative
 from policies.eagle2 import Eagle2
+from policies.entropy import Entropy
+from policies.hf_dynamic import HFDynamic
+from policies.hf_heuristic import HFHeuristic
 from policies.static_tree import StaticTree
 from policies.vanilla import Vanilla
 
-__all__ = ["Chain", "Confidence", "Eagle2", "StaticTree", "Vanilla"]
+__all__ = [
+    "AdaEDL",
+    "AllOf",
+    "AnyOf",
+    "BeamTotal",
+    "Chain",
+    "Confidence",
+    "Cumulative",
+    "Eagle2",
+    "Entropy",
+    "HFDynamic",
+    "HFHeuristic",
+    "StaticTree",
+    "Vanilla",
+]

@@ -27,6 +27,19 @@ TREES: dict[str, list[list[int]]] = {
         *([0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 2]),
         *([0, 0, 0, 0, 0], [0, 0, 0, 0, 1]),
     ],
+    # `mc_sim_7b_63` of Medusa: `medusa/model/medusa_choices.py` in
+    # https://github.com/FasterDecoding/Medusa (Apache-2.0). EAGLE's tree of that name is another.
+    "medusa_63": [
+        *([rank] for rank in range(10)),
+        *([0, rank] for rank in range(10)),
+        *([1, rank] for rank in range(7)),
+        *([2, 0], [2, 1], [2, 2], [3, 0], [3, 1], [4, 0], [5, 0], [6, 0], [7, 0], [8, 0], [9, 0]),
+        *([0, 0, rank] for rank in range(10)),
+        *([0, 1, 0], [0, 1, 1], [0, 1, 2], [0, 2, 0], [0, 2, 1]),
+        *([0, rank, 0] for rank in range(3, 8)),
+        *([1, 0, 0], [1, 0, 1], [2, 0, 0]),
+        *([0, 0, 0, 0], [0, 0, 0, 1]),
+    ],
 }
 
 
@@ -66,7 +79,7 @@ class StaticTree(Shape):
     """Drafts one fixed tree.
 
     Args:
-        tree: a name (`eagle1`), a JSON file, or a list of paths of sibling ranks.
+        tree: a name (`eagle1`, `medusa_63`), a JSON file, or a list of paths of sibling ranks.
         stop: closes nodes early.
         proposal: at a temperature above 0, `draw` (as EAGLE-1 does) or `top_k`.
     """

@@ -1,0 +1,39 @@
+"""Stop where the draft model's law is spread out.
+
+Source: SVIP, Zhang et al. 2024, https://arxiv.org/abs/2411.18462: the root of the draft's entropy
+bounds what the target will reject, so drafting stops when sqrt(0.15 H) > 0.3 (constants as in its
+code, https://github.com/Geralt-Targaryen/SVIP), which is H > 0.6 nats.
+Differs from the code: no limit of 40 tokens beside the shape's own; on trees, a node is judged by
+the law it was proposed from, so siblings are closed together.
+"""
+
+from torch import Tensor
+
+from adaeagle.policy import StopRule
+from adaeagle.tree import DraftTree
+
+
+class Entropy(StopRule):
+    """Goes on from a node while sqrt(scale * entropy) is at most `threshold`.
+
+    The entropy, in nats, is that of the law the node was proposed from: the draft's own where
+    children are its most likely tokens, the processed one where they are drawn.
+
+    Args:
+        threshold: at least 0.
+        scale: above 0.
+    """
+
+    needs_entropy = True
+
+    def __init__(self, threshold: float = 0.3, scale: float = 0.15) -> None:
+        if not threshold >= 0:
+            raise ValueError(f"threshold must be >= 0, got {threshold}")
+        if not scale > 0:
+            raise ValueError(f"scale must be > 0, got {scale}")
+        self.threshold = threshold
+        self.scale = scale
+
+    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        assert tree.entropies is not None
+        return (self.scale * tree.entropies.gather(1, frontier)).sqrt() <= self.threshold
