@@ -153,20 +153,22 @@ class _Decoding:
     pending_features: list[Tensor] = field(default_factory=list)
     drafting: DraftSession | None = None
 
+    # As a decorator it holds only while the generator runs: between two pieces the reader's own
+    # mode is back, and streams may take turns.
+    @torch.inference_mode()
     def pieces(self) -> Iterator[Piece]:
-        with torch.inference_mode():
-            self._setup()
+        self._setup()
+        clock = RoundClock(self.target.device)
+        root = self._prefill()
+        clock.ends("other")
+        yield Piece([int(root)], clock.peek()["other"])
+        number = 0
+        while not self.is_done:
+            # Time spent by the reader between two pieces is not the round's.
             clock = RoundClock(self.target.device)
-            root = self._prefill()
-            clock.ends("other")
-            yield Piece([int(root)], clock.peek()["other"])
-            number = 0
-            while not self.is_done:
-                # Time spent by the reader between two pieces is not the round's.
-                clock = RoundClock(self.target.device)
-                root, tokens, record = self._round(number, root, clock)
-                number += 1
-                yield Piece(tokens, record.seconds, record)
+            root, tokens, record = self._round(number, root, clock)
+            number += 1
+            yield Piece(tokens, record.seconds, record)
 
     def _setup(self) -> None:
         self.policy.reset()
