@@ -102,6 +102,7 @@ class LiveProposer:
         generator: of the draws, on the session's device.
         needs_entropy: compute `Level.entropies`.
         vocab_map: [V of the draft] target token ids, where the drafter has a vocabulary of its own.
+        vocab_size: of the target, where there is a `vocab_map`.
     """
 
     def __init__(
@@ -113,6 +114,7 @@ class LiveProposer:
         generator: torch.Generator,
         needs_entropy: bool,
         vocab_map: Tensor | None = None,
+        vocab_size: int = 0,
     ) -> None:
         self._session = session
         self._pending = pending
@@ -121,12 +123,20 @@ class LiveProposer:
         self._generator = generator
         self._needs_entropy = needs_entropy
         self._vocab_map = vocab_map
+        self._vocab_size = vocab_size
         self._laws: list[Tensor] = []
 
     @property
     def laws(self) -> Tensor | None:
-        """[E, V] the law of every draft row, where children were drawn; else None."""
-        return torch.cat(self._laws) if self._is_drawn and self._laws else None
+        """[E, V of the target] the law of every draft row, where children were drawn; else None."""
+        if not self._laws:
+            return None
+        laws = torch.cat(self._laws)
+        if self._vocab_map is None:
+            return laws
+        # Tokens outside the draft vocabulary are never drawn.
+        full = laws.new_zeros(laws.shape[0], self._vocab_size)
+        return full.index_copy_(1, self._vocab_map, laws)
 
     def propose(self, tree: DraftTree, rows: Tensor, num_ranks: int) -> Level:
         if len(tree) == 0:

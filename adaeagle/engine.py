@@ -262,6 +262,7 @@ class _Decoding:
             self.noise,
             self.policy.needs_entropy,
             self.drafter.vocab_map,
+            self.target.vocab_size,
         )
         tree = draft(self.policy, proposer, budget, 1, device, clock)
         if tree.num_levels:
