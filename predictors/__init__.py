@@ -1,1 +1,1 @@
-"""Networks, labels and Lightning training: what may change the speed of drafting, never its text."""
+"""Networks, labels and Lightning training: they change how fast it drafts, never its text."""

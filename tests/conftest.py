@@ -6,6 +6,7 @@ Test files cannot import each other, so what they share comes as fixtures; most 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from transformers import (
 from adaeagle import EagleDrafter, ModelDrafter, Target
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
+from experiments.mini.tokenizer import train_tokenizer
 
 NEAR_TIE = 1e-4
 """Forwards of different width round differently: below this gap either token is right."""
@@ -272,3 +274,30 @@ def _top_gap(target: Target, token_ids: list[int]) -> float:
         logits: Tensor = target.model(torch.tensor([token_ids], device=target.device)).logits
     best = logits[0, -1].topk(2).values
     return float(best[0] - best[1])
+
+
+@pytest.fixture(scope="session")
+def chat_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny target with a tokenizer and a chat template."""
+    folder = tmp_path_factory.mktemp("chat")
+    tokenizer = train_tokenizer(["the cat sat on the mat and counted 1 2 3"] * 3, vocab_size=272)
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=256,
+        initializer_range=0.15,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(  # type: ignore[no-untyped-call]
+        folder
+    )
+    return folder

@@ -1,1 +1,1 @@
-"""How the bundled model `mini` is made, from public text to weights: `python -m experiments.mini`."""
+"""How the bundled model `mini` is made from public text: `python -m experiments.mini`."""

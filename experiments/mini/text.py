@@ -1,4 +1,4 @@
-"""From records to token streams: rendering, mixing by share, and the prompts of held-out records."""
+"""From records to token streams and prompts: rendering, mixing by share, held-out questions."""
 
 import random
 from collections.abc import Iterator
