@@ -219,27 +219,28 @@ class Target:
         token_ids: Tensor,
         position_ids: Tensor,
         mask: Tensor | None,
-        cache: KVCache,
+        cache: KVCache | None,
         layers: tuple[int, ...] = (LAST,),
     ) -> Features:
         """Runs `token_ids` [1, R], appended to `cache`.
 
         Args:
-            token_ids: [1, R] int64.
+            token_ids: [1, R] int64, or whole texts [B, R] where there is no cache.
             position_ids: [1, R] int64.
             mask: additive [1, 1, R, S]; None: causal, everything before.
-            cache: what came before.
+            cache: what came before, and grows; None: nothing, and nothing is kept.
             layers: whose features are `Features.chosen`: indices of `hidden_states` in
                 `transformers`, 0 the embeddings, k what layer k reads, -1 the last features.
         """
-        cache.reserve(token_ids.shape[1])
+        if cache is not None:
+            cache.reserve(token_ids.shape[1])
         inner = [layer for layer in layers if layer != LAST]
         output = self._trunk(
             input_ids=token_ids,
             position_ids=position_ids,
             attention_mask=mask,
             past_key_values=cache,
-            use_cache=True,
+            use_cache=cache is not None,
             # A list keeps those alone; releases that know only a flag read it as True.
             output_hidden_states=inner or False,
         )
