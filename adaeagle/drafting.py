@@ -50,10 +50,13 @@ def draft(
     max_depth = depths if isinstance(depths, int) else int(depths.max())
     for level in range(max_depth):
         num_children = policy.expand(tree, frontier, budget)
+        if not tree.is_dense:  # padding has no children, whatever the policy says
+            num_children = num_children * tree.valid.gather(1, frontier)
         if not isinstance(depths, int):
             num_children = num_children * (depths.to(device) > level).unsqueeze(1)
         clock.ends("policy")
-        opened = _opened(frontier, num_children, budget, level, policy.fixed_shape)
+        fixed_shape = policy.fixed_shape and isinstance(depths, int)
+        opened = _opened(frontier, num_children, budget, level, fixed_shape)
         if opened is None:
             break
         rows, counts = opened
