@@ -4,7 +4,6 @@ Source: the learning rate warms up, stays, and falls linearly to zero (S. Hu et 
 https://arxiv.org/abs/2404.06395).
 """
 
-import logging
 from functools import partial
 from typing import Any
 
@@ -14,12 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-
-log = logging.getLogger(__name__)
+from predictors.muon import MuonAdamW
 
 
 def trapezoid(step: int, max_steps: int, warmup_steps: int, decay_fraction: float) -> float:
-    """The learning rate's factor in [0, 1]: up over `warmup_steps`, flat, down to 0 at `max_steps`."""
+    """The learning rate's factor: up over `warmup_steps`, flat at 1, down to 0 at `max_steps`."""
     up = (step + 1) / max(1, warmup_steps)
     down = (max_steps - step) / max(1.0, decay_fraction * max_steps)
     return max(0.0, min(up, down, 1.0))
@@ -31,8 +29,8 @@ class CausalLMTraining(L.LightningModule):
     Args:
         model: the network to train, with a `model` trunk and an `lm_head`.
         max_steps: optimiser steps of the whole run; the schedule ends there.
-        learning_rate: AdamW's, at its highest.
-        weight_decay: AdamW's, on matrices only.
+        matrix_lr: Muon's learning rate for the hidden matrices, at its highest.
+        learning_rate: AdamW's for embeddings, output head and norms, at its highest.
         warmup_steps: optimiser steps of linear warm-up.
         decay_fraction: share of `max_steps` over which the learning rate falls to zero.
     """
@@ -42,9 +40,9 @@ class CausalLMTraining(L.LightningModule):
         model: PreTrainedModel,
         *,
         max_steps: int,
-        learning_rate: float = 2e-3,
-        weight_decay: float = 0.1,
-        warmup_steps: int = 100,
+        matrix_lr: float = 0.02,
+        learning_rate: float = 3e-3,
+        warmup_steps: int = 50,
         decay_fraction: float = 0.5,
     ) -> None:
         super().__init__()
@@ -54,8 +52,8 @@ class CausalLMTraining(L.LightningModule):
             raise ValueError(f"decay_fraction must be in (0, 1], got {decay_fraction}")
         self.model = model
         self.max_steps = max_steps
+        self.matrix_lr = matrix_lr
         self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
         self.decay_fraction = decay_fraction
 
@@ -70,24 +68,20 @@ class CausalLMTraining(L.LightningModule):
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Leaves out a step whose gradient is not finite: one such step would ruin every weight."""
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if not torch.isfinite(torch.nn.utils.get_total_norm(gradients)):
-            log.warning("step %d left out: its gradient is not finite", self.global_step)
-            optimizer.zero_grad(set_to_none=True)
-
     def validation_step(self, batch: Tensor, batch_index: int) -> None:
         self.log("val_loss", self.loss(batch), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
-        vectors = [p for p in self.model.parameters() if p.ndim < 2]
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, parameter in self.model.named_parameters():
+            is_hidden = parameter.ndim == 2 and "embed" not in name and "lm_head" not in name
+            (matrices if is_hidden else others).append(parameter)
         groups = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
+            {"params": matrices, "lr": self.matrix_lr, "weight_decay": 0.05, "muon": True},
+            {"params": others, "lr": self.learning_rate, "weight_decay": 0.0},
         ]
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=(0.9, 0.95))
+        optimizer = MuonAdamW(groups, betas=(0.9, 0.95))
         factor = partial(
             trapezoid,
             max_steps=self.max_steps,

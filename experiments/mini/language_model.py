@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 def target_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
     """Deep and thin, so that one target step costs many head steps, as in a large model."""
-    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=16)
+    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=12)
 
 
 def draft_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:

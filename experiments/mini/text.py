@@ -7,8 +7,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from experiments.mini.sources import SOURCES, Source, read_records
-from experiments.mini.tokenizer import BOS, CHAT_TEMPLATE, END
+from experiments.mini.sources import SOURCES, read_records
+from experiments.mini.tokenizer import BOS, END
 from predictors.packed_tokens import write_stream
 
 MAX_DOCUMENT_TOKENS = 1024
@@ -82,34 +82,26 @@ def prompts(
     tokenizer: PreTrainedTokenizerFast,
     data: Path,
     split: str,
-    source: Source,
     *,
-    limit: int,
-    max_turns: int = 1,
+    a_source: int,
     max_prompt_tokens: int = 256,
+    seed: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """Up to `limit` prompts of a conversational source, in the form of Spec-Bench."""
-    given = 0
-    for record in read_records(data, source, split):
-        if given == limit or "messages" not in record:
-            return
-        turns = user_turns(record, max_turns)
-        if sum(len(ids) for ids in tokenizer(turns)["input_ids"]) > max_prompt_tokens:
-            continue
-        given += 1
-        yield {
-            "id": record["id"],
-            "category": source.category,
-            "source": source.name,
-            "turns": turns,
-        }
-
-
-__all__ = [
-    "CHAT_TEMPLATE",
-    "prompts",
-    "render",
-    "sample_texts",
-    "write_heldout",
-    "write_mixture",
-]
+    """Up to `a_source` prompts of every conversational source, in the form of Spec-Bench."""
+    for source in SOURCES:
+        records = list(read_records(data, source, split))
+        random.Random(seed).shuffle(records)  # files are sorted by kind
+        given = 0
+        for record in records:
+            if given == a_source or "messages" not in record:
+                break
+            turns = user_turns(record, source.max_turns)
+            if sum(map(len, tokenizer(turns)["input_ids"])) > max_prompt_tokens:
+                continue
+            given += 1
+            yield {
+                "id": record["id"],
+                "category": source.category,
+                "source": source.name,
+                "turns": turns,
+            }

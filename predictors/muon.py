@@ -1,0 +1,60 @@
+"""AdamW that steps matrices along the orthogonalised momentum: about half the tokens for a loss.
+
+Source: Muon, K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
+Differs from `torch.optim.Muon`: float32 throughout (that one works in bfloat16, which a CPU without
+bfloat16 units emulates at a twentieth of the speed), and one optimiser for all parameters.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+MOMENTUM = 0.95
+
+
+def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
+    """Roughly U V^T of `matrix` = U S V^T, [M, N], by a quintic Newton-Schulz iteration."""
+    a, b, c = NEWTON_SCHULZ
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if is_tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if is_tall else x
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW whose parameter groups with `muon=True` hold matrices and take Muon's step instead."""
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+        """One step; a matrix without a gradient stays as it is."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if not group.get("muon", False):
+                continue
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._muon_step(parameter, group["lr"], group["weight_decay"])
+                    parameter.grad = None  # so that AdamW leaves it alone
+        super().step()
+        return loss
+
+    def _muon_step(self, parameter: Tensor, lr: float, weight_decay: float) -> None:
+        assert parameter.grad is not None
+        state = self.state[parameter]
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum: Tensor = state["momentum"]
+        momentum.lerp_(parameter.grad, 1 - MOMENTUM)
+        update = orthogonalised(parameter.grad.lerp(momentum, MOMENTUM))
+        rows, columns = parameter.shape
+        parameter.mul_(1 - lr * weight_decay)
+        parameter.add_(update, alpha=-lr * max(1.0, rows / columns) ** 0.5)
