@@ -1,0 +1,1 @@
+"""Measuring policies against each other, interleaved, every result with its origin."""

@@ -1,0 +1,70 @@
+"""Where a result comes from: machine, versions, commit, weights."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import adaeagle
+
+PACKAGES = ("torch", "transformers", "numpy")
+SAMPLE = 64  # values of each tensor that go into a fingerprint
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, as far as it decides speed."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    found = {name: version(name) for name in PACKAGES}
+    return {"adaeagle": adaeagle.__version__, "python": platform.python_version(), **found}
+
+
+def git() -> dict[str, Any] | None:
+    """Commit and whether it was changed since; None where the package is no part of a checkout."""
+    package = Path(adaeagle.__file__).parent
+    try:
+        # Fails for an installed package that merely lies below somebody's repository.
+        _git(package, "ls-files", "--error-unmatch", "__init__.py")
+        commit = _git(package, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_git(package, "status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Tells weights apart: a hash over the first values of every tensor."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        values = tensor.detach().flatten()[:SAMPLE].float().cpu()
+        found.update(f"{name} {tuple(tensor.shape)} ".encode())
+        found.update(values.numpy().tobytes())
+    return found.hexdigest()[:16]

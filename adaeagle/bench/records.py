@@ -1,0 +1,77 @@
+"""What one prompt leaves behind: for every arm the same counts and seconds."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from adaeagle.records import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class ArmRecord:
+    """One policy on one prompt, all turns together; the lists have one entry a round."""
+
+    num_tokens: int
+    seconds: float  # prefill included
+    prefill_seconds: float
+    draft_seconds: float
+    verify_seconds: float
+    policy_seconds: float
+    other_seconds: float
+    depth: list[int] = field(repr=False)  # draft forwards
+    num_drafted: list[int] = field(repr=False)
+    num_verified: list[int] = field(repr=False)
+    num_accepted: list[int] = field(repr=False)
+    num_emitted: list[int] = field(repr=False)
+
+    @classmethod
+    def of(cls, answers: Sequence[Generation]) -> "ArmRecord":
+        """The record of one prompt's answers, a generation a turn."""
+        rounds = [found for answer in answers for found in answer.rounds]
+        return cls(
+            num_tokens=sum(len(answer.token_ids) for answer in answers),
+            seconds=sum(answer.seconds for answer in answers),
+            prefill_seconds=sum(answer.prefill_seconds for answer in answers),
+            draft_seconds=sum(found.draft_seconds for found in rounds),
+            verify_seconds=sum(found.verify_seconds for found in rounds),
+            policy_seconds=sum(found.policy_seconds for found in rounds),
+            other_seconds=sum(found.other_seconds for found in rounds),
+            depth=[found.depth for found in rounds],
+            num_drafted=[found.num_drafted for found in rounds],
+            num_verified=[found.num_verified for found in rounds],
+            num_accepted=[found.num_accepted for found in rounds],
+            num_emitted=[found.num_emitted for found in rounds],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """Where an arm's text first differs from the baseline's at temperature 0."""
+
+    policy: str
+    turn: int
+    position: int  # of the first differing token, 0 being the answer's first
+    top2_gap: float  # between the target's two best logits there
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRecord:
+    """One prompt under every arm."""
+
+    id: str
+    category: str
+    source: str
+    num_turns: int  # answered; fewer than asked where the history filled the context
+    order: list[str]  # in which the arms ran
+    arms: dict[str, ArmRecord]
+    divergences: list[Divergence]
+    policy_states: dict[str, Any]  # what arms that learn across prompts knew afterwards
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> "PromptRecord":
+        arms = {name: ArmRecord(**arm) for name, arm in raw["arms"].items()}
+        divergences = [Divergence(**found) for found in raw["divergences"]]
+        return cls(**{**raw, "arms": arms, "divergences": divergences})

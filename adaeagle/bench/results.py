@@ -1,0 +1,122 @@
+"""From per-prompt records to `results.json`."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from adaeagle.bench.records import ArmRecord, PromptRecord
+from adaeagle.bench.runner import BASELINE
+from adaeagle.bench.statistics import acceptance_by_depth, bootstrap_ratio
+
+
+@dataclass(frozen=True, slots=True)
+class ArmResult:
+    """One policy over all prompts. Seconds are totals, prefill included; counts are totals."""
+
+    policy: str
+    num_tokens: int
+    seconds: float
+    tokens_per_second: float
+    speedup: float  # tokens per second against the baseline's
+    speedup_ci95: tuple[float, float] | None
+    tokens_per_round: float  # the prefill's token is no round's
+    acceptance_by_depth: list[float]
+    draft_forwards: int
+    verified_nodes: int
+    prefill_seconds: float
+    draft_seconds: float
+    verify_seconds: float
+    policy_seconds: float
+    other_seconds: float
+    headroom_recovered: float | None = None  # needs an oracle
+
+
+def summarize(records: Sequence[PromptRecord]) -> list[ArmResult]:
+    """Every arm over the records, against the baseline in the same records."""
+    baseline = [record.arms[BASELINE] for record in records]
+    return [
+        _summarize_arm(name, [record.arms[name] for record in records], baseline)
+        for name in records[0].arms
+    ]
+
+
+def _summarize_arm(
+    name: str, arms: Sequence[ArmRecord], baseline: Sequence[ArmRecord]
+) -> ArmResult:
+    speed = _tokens_per_second(arms)
+    emitted = [count for arm in arms for count in arm.num_emitted]
+    depths = [depth for arm in arms for depth in arm.depth]
+    accepted = [count for arm in arms for count in arm.num_accepted]
+    interval = bootstrap_ratio(
+        [(arm.num_tokens, arm.seconds) for arm in arms],
+        [(arm.num_tokens, arm.seconds) for arm in baseline],
+    )
+    return ArmResult(
+        policy=name,
+        num_tokens=sum(arm.num_tokens for arm in arms),
+        seconds=sum(arm.seconds for arm in arms),
+        tokens_per_second=speed,
+        speedup=speed / _tokens_per_second(baseline),
+        speedup_ci95=interval,
+        tokens_per_round=sum(emitted) / max(1, len(emitted)),
+        acceptance_by_depth=acceptance_by_depth(depths, accepted),
+        draft_forwards=sum(depths),
+        verified_nodes=sum(count for arm in arms for count in arm.num_verified),
+        prefill_seconds=sum(arm.prefill_seconds for arm in arms),
+        draft_seconds=sum(arm.draft_seconds for arm in arms),
+        verify_seconds=sum(arm.verify_seconds for arm in arms),
+        policy_seconds=sum(arm.policy_seconds for arm in arms),
+        other_seconds=sum(arm.other_seconds for arm in arms),
+    )
+
+
+def _tokens_per_second(arms: Sequence[ArmRecord]) -> float:
+    return sum(arm.num_tokens for arm in arms) / sum(arm.seconds for arm in arms)
+
+
+def num_rounds(records: Sequence[PromptRecord], name: str) -> int:
+    """Rounds of an arm, at least 1 so that its mean round is defined without any."""
+    return max(1, sum(len(record.arms[name].num_emitted) for record in records))
+
+
+def grouped(records: Sequence[PromptRecord], key: str) -> dict[str, list[PromptRecord]]:
+    """The records of each `source` or `category`, in the order of their first prompts."""
+    groups: dict[str, list[PromptRecord]] = {}
+    for record in records:
+        groups.setdefault(getattr(record, key), []).append(record)
+    return groups
+
+
+def results(
+    records: Sequence[PromptRecord],
+    *,
+    config: dict[str, Any],
+    prompts_sha256: str,
+    hardware: dict[str, Any],
+    versions: dict[str, str],
+    git: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The whole of `results.json`.
+
+    Args:
+        records: one for each prompt.
+        config: everything the run was told, resolved; `target` and `drafter` are their names.
+        prompts_sha256: of the prompts measured.
+        hardware: see `provenance`.
+        versions: see `provenance`.
+        git: see `provenance`.
+    """
+    return {
+        "target": config["target"],
+        "drafter": config["drafter"],
+        "hardware": hardware,
+        "versions": versions,
+        "git": git,
+        "config": config,
+        "prompts_sha256": prompts_sha256,
+        "split": "all",
+        "baseline": BASELINE,
+        "oracle": None,
+        "arms": [asdict(arm) for arm in summarize(records)],
+        "per_prompt": [record.to_json() for record in records],
+    }
