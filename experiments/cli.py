@@ -1,0 +1,75 @@
+"""The command `adaeagle`: its subcommands, and the one place where wrong input ends.
+
+Heavy imports live inside the subcommands, so that `--help` is quick.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import typer
+
+from experiments.commands import compare, demo, generate, policies
+from experiments.commands.failure import InputError
+
+WRONG_INPUT, INTERRUPTED = 2, 130
+LIST_OPTIONS = ("--policies",)
+"""Options that take any number of values."""
+
+# typer keeps its exceptions in click or in a copy of click, by release; both have this base.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    help="Adaptive drafting for speculative decoding: compare policies on one lossless core.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
+    "demo": (demo.demo, demo.EXAMPLE),
+    "compare": (compare.compare, compare.EXAMPLE),
+    "generate": (generate.generate, generate.EXAMPLE),
+    "policies": (policies.policies, policies.EXAMPLE),
+}
+for name, (command, example) in COMMANDS.items():
+    app.command(name, epilog=example)(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code: 2 for wrong input, 130 after Ctrl-C."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(_one_value_each(given), prog_name="adaeagle", standalone_mode=False)
+    except InputError as error:
+        return _refuse(str(error))
+    except UsageError as error:
+        return _refuse(cast(typer.BadParameter, error).format_message())
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code or 0
+
+
+def _refuse(reason: str) -> int:
+    print(f"adaeagle: {' '.join(reason.split())}", file=sys.stderr)
+    return WRONG_INPUT
+
+
+def _one_value_each(arguments: list[str]) -> list[str]:
+    """Repeats a list option before each of its values, which is how typer reads lists."""
+    repeated: list[str] = []
+    option = ""
+    for argument in arguments:
+        if argument.startswith("-"):
+            option = argument if argument in LIST_OPTIONS else ""
+            if not option:
+                repeated.append(argument)
+        elif option:
+            repeated += [option, argument]
+        else:
+            repeated.append(argument)
+    return repeated
+
+
+if __name__ == "__main__":
+    sys.exit(main())

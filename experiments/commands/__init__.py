@@ -1,0 +1,1 @@
+"""The subcommands of `adaeagle`, one a file, and what they share."""

@@ -1,0 +1,32 @@
+"""`adaeagle demo`: a comparison on the bundled model, with nothing to choose."""
+
+from pathlib import Path
+
+from experiments.commands import options
+
+EXAMPLE = """Example:
+
+adaeagle demo
+
+An interrupted demo goes on where it was; a finished one is measured again."""
+
+NUM_PROMPTS = 24
+MAX_NEW_TOKENS = 96
+
+
+def demo(
+    threads: options.Threads = None,
+    out: options.Out = Path("runs/demo"),
+    as_json: options.Json = False,
+) -> None:
+    """Compare eight policies on the bundled model and prompts, in about two minutes."""
+    from experiments import comparison
+    from experiments.commands.models import ModelOptions
+
+    settings = comparison.Settings(
+        models=ModelOptions(threads=threads),
+        limit=NUM_PROMPTS,
+        max_new_tokens=MAX_NEW_TOKENS,
+        out=out,
+    )
+    comparison.compare(settings, as_json=as_json, anew=True)

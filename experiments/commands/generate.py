@@ -1,0 +1,67 @@
+"""`adaeagle generate`: one policy answering prompts, round by round."""
+
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+
+EXAMPLE = """Example:
+
+adaeagle generate --prompt "List all files larger than 1 MB" --policy "chain(length=6)"
+
+The text goes to stdout as it comes, a summary to stderr; --json gives one line an answer with
+token_ids, text and rounds."""
+
+
+def generate(
+    prompt: Annotated[
+        str | None, typer.Option(help="One question.", rich_help_panel=options.TEXT)
+    ] = None,
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead: JSON Lines with id, category, turns (or token_ids), or mini.",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="How to draft; see `adaeagle policies`.", metavar="SPEC")
+    ] = "eagle2",
+    target: options.Target = "mini",
+    drafter: options.Drafter = None,
+    drafter_kind: options.DrafterKind = "auto",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    threads: options.Threads = None,
+    limit: options.Limit = None,
+    max_new_tokens: options.MaxNewTokens = 256,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
+    sampling: options.Sampling = "rejection",
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Answer prompts with one policy, showing the text as it comes."""
+    from adaeagle.prompts import Conversation
+    from adaeagle.registry import get_policy
+    from experiments import answering
+    from experiments.commands.failure import argument
+    from experiments.commands.models import ModelOptions, load_models, make_sampling
+    from policies.vanilla import Vanilla
+
+    law = make_sampling(temperature, top_p, top_k, sampling, seed)
+    with argument("--policy", policy):
+        chosen = get_policy(policy)
+    asked = answering.questions(prompt, prompts, limit)
+    models = load_models(
+        ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        needs_drafter=not isinstance(chosen, Vanilla),
+    )
+    option = "--prompt" if prompts is None else "--prompts"
+    with argument(option, prompt if prompts is None else prompts):
+        for question in asked:
+            Conversation(models.target, question).next_ids()
+    for question in asked:
+        answering.answer(models, chosen, question, law, max_new_tokens, as_json=as_json)

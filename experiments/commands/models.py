@@ -1,0 +1,180 @@
+"""From the options of a command to a loaded target, drafter and sampling law."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+
+from adaeagle import EagleDrafter, ModelDrafter, Target
+from adaeagle.bench.provenance import fingerprint
+from adaeagle.bundled import bundled_folder
+from adaeagle.sampling import SAMPLING_MODES, Sampling
+from experiments.commands.failure import InputError, argument
+
+BUNDLED_TARGET = "mini"
+BUNDLED_HEAD, BUNDLED_LM = "mini", "mini-lm"
+"""What `--drafter` calls the two draft models of the bundled target."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+KINDS = ("auto", "eagle", "model")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """What the user said about models."""
+
+    target: str = BUNDLED_TARGET
+    drafter: str | None = None
+    drafter_kind: str = "auto"
+    device: str | None = None
+    dtype: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What came of it."""
+
+    target: Target
+    drafter: EagleDrafter | ModelDrafter | None
+    config: dict[str, Any]  # resolved, for the results
+
+
+def load_models(options: ModelOptions, *, needs_drafter: bool) -> Models:
+    """Loads target and drafter.
+
+    Raises:
+        InputError: an option does not fit.
+    """
+    silence()
+    dtype = _dtype(options.dtype)
+    device = _device(options.device)
+    name, kind = _drafter_choice(options) if needs_drafter else (None, None)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    target = _load_target(options.target, device, dtype)
+    drafter: EagleDrafter | ModelDrafter | None = None
+    if name is not None:
+        loader = EagleDrafter if kind == "eagle" else ModelDrafter
+        must = "an EAGLE head" if kind == "eagle" else "a causal language model"
+        with argument("--drafter", options.drafter or name, f"{must} made for {options.target}"):
+            drafter = loader.from_pretrained(name, target)
+    config = {
+        "target": options.target,
+        "target_weights": fingerprint(target.model),
+        "drafter": (options.drafter or name) if drafter else None,
+        "drafter_kind": kind,
+        "drafter_weights": _drafter_weights(drafter),
+        "device": str(target.device),
+        "dtype": str(target.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+    return Models(target, drafter, config)
+
+
+def silence() -> None:
+    """Keeps progress bars and notes of the loading libraries out of our output."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging = transformers.utils.logging
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+
+
+def make_sampling(
+    temperature: float, top_p: float, top_k: int, sampling: str, seed: int
+) -> Sampling:
+    """The law of the text, checked."""
+    if sampling not in SAMPLING_MODES:
+        raise InputError(f"--sampling must be one of {', '.join(SAMPLING_MODES)}, got {sampling!r}")
+    for option, value in (("--temperature", temperature), ("--top-p", top_p), ("--top-k", top_k)):
+        with argument(option, value):
+            keyword = option.removeprefix("--").replace("-", "_")
+            Sampling(**{keyword: value})  # type: ignore[arg-type]
+    return Sampling(temperature, top_p, top_k, sampling, seed)  # type: ignore[arg-type]
+
+
+def _dtype(name: str | None) -> torch.dtype | None:
+    if name is None:
+        return None
+    if name not in DTYPES:
+        raise InputError(f"--dtype must be one of {', '.join(DTYPES)}, got {name!r}")
+    found = getattr(torch, name)
+    assert isinstance(found, torch.dtype)
+    return found
+
+
+def _device(name: str | None) -> str:
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    with argument("--device", name, "cpu, cuda, cuda:1 or another device of this machine"):
+        torch.empty(1, device=torch.device(name))
+    return name
+
+
+def _load_target(name: str, device: str, dtype: torch.dtype | None) -> Target:
+    if (
+        name == BUNDLED_TARGET
+        and bundled_folder(name, "target") is None
+        and not Path(name).exists()
+    ):
+        raise InputError(f"--target {name!r}: this installation carries no bundled model")
+    must = "a bundled model (mini), a folder or a Hugging Face id of a causal language model"
+    with argument("--target", name, must):
+        if name.startswith((".", "/")) and not Path(name).is_dir():
+            raise FileNotFoundError("there is no such folder")
+        target = Target.from_pretrained(name, device=device, dtype=dtype)
+        target.check_processors()
+    return target
+
+
+def _drafter_choice(options: ModelOptions) -> tuple[str, str]:
+    """Name and kind of the drafter to load."""
+    if options.drafter_kind not in KINDS:
+        raise InputError(
+            f"--drafter-kind must be one of {', '.join(KINDS)}, got {options.drafter_kind!r}"
+        )
+    name = options.drafter
+    if name is None:
+        if options.target != BUNDLED_TARGET:
+            raise InputError(f"--drafter must name a draft model for {options.target}, got none")
+        name = BUNDLED_HEAD
+    if name == BUNDLED_LM and not Path(name).exists():
+        return BUNDLED_TARGET, "model"
+    if options.drafter_kind != "auto":
+        return name, options.drafter_kind
+    if name == BUNDLED_HEAD and not Path(name).exists():
+        return name, "eagle"
+    return name, _kind_of(name)
+
+
+def _kind_of(name: str) -> str:
+    """An EAGLE head has an input layer `fc` and no vocabulary-sized output layer of its own."""
+    folder = Path(name)
+    if not folder.is_dir():
+        return "eagle" if "eagle" in name.lower() else "model"
+    with argument("--drafter", name, "a folder with a draft model"):
+        return "eagle" if "fc.weight" in _weight_names(folder) else "model"
+
+
+def _weight_names(folder: Path) -> set[str]:
+    index = folder / "model.safetensors.index.json"
+    if (folder / "model.safetensors").is_file():
+        with safe_open(folder / "model.safetensors", framework="pt") as weights:
+            return set(weights.keys())
+    if index.is_file():
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    if (folder / "pytorch_model.bin").is_file():
+        path = folder / "pytorch_model.bin"
+        return set(torch.load(path, map_location="meta", weights_only=True))
+    raise FileNotFoundError("it holds no model.safetensors and no pytorch_model.bin")
+
+
+def _drafter_weights(drafter: EagleDrafter | ModelDrafter | None) -> str | None:
+    if drafter is None:
+        return None
+    return fingerprint(drafter.head if isinstance(drafter, EagleDrafter) else drafter.model.model)

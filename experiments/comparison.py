@@ -1,0 +1,198 @@
+"""A comparison of policies from its settings to its folder: what `compare` and `demo` run.
+
+Question: how much faster than plain decoding is each policy, and where do its rounds spend time?
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from adaeagle.bench import provenance
+from adaeagle.bench.records import PromptRecord
+from adaeagle.bench.results import results
+from adaeagle.bench.run_folder import RunFolder
+from adaeagle.bench.runner import Bench, make_arms
+from adaeagle.policy import Policy
+from adaeagle.prompts import Conversation, Prompt, digest, grouping, read_prompts, spread
+from experiments.commands.failure import argument
+from experiments.commands.models import ModelOptions, load_models, make_sampling
+from experiments.plots import draw_all
+from experiments.tables import divergence_line, group_table, round_table, speed_table
+from policies.vanilla import Vanilla
+
+POLICIES = (
+    "vanilla",
+    "chain(length=3)",
+    "chain(length=6)",
+    "chain(length=12, stop=confidence(threshold=0.4))",
+    "static_tree(tree='eagle1')",
+    "eagle2(depth=4, width=4, nodes=12)",
+    "eagle2(depth=6, width=6, nodes=24)",
+    "eagle2(depth=6, width=10, nodes=59)",
+)
+"""Short and long chains, a chain that stops itself, EAGLE's static tree, EAGLE-2 small to full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a comparison is told."""
+
+    models: ModelOptions = field(default_factory=ModelOptions)
+    policies: Sequence[str] = POLICIES
+    prompts: str = "mini"
+    limit: int | None = None
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    sampling: str = "rejection"
+    seed: int = 0
+    out: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A comparison ready to run: everything it was told has been checked."""
+
+    bench: Bench
+    prompts: list[Prompt]
+    folder: RunFolder
+    identity: dict[str, Any]  # what must be equal for a run to be resumed
+
+
+def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
+    """Runs a comparison, or the rest of an interrupted one, and shows it.
+
+    Args:
+        settings: what to compare.
+        as_json: stdout gets the last line alone; tables go to stderr.
+        anew: begin again where the folder holds another run or a finished one.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    comparison = _prepare(settings, anew)
+    folder = comparison.folder
+    records = _measure(comparison)
+    found = results(records, git=provenance.git(), **comparison.identity)
+    by = grouping(comparison.prompts)
+    with argument("--out", str(folder.path), "a folder that can be written"):
+        folder.write("results.json", json.dumps(found, indent=1) + "\n")
+        pictures = draw_all(records, by, folder)
+    console = Console(stderr=as_json)
+    for table in (speed_table(records), round_table(records), group_table(records, by)):
+        console.print(table)
+    if comparison.bench.sampling.is_greedy:
+        console.print(divergence_line(records))
+    for path in (folder.path / "results.json", *pictures):
+        console.print(str(path), soft_wrap=True, highlight=False)
+    print(json.dumps(_last_line(found, folder.path)))
+
+
+def _prepare(settings: Settings, anew: bool) -> Comparison:
+    law = make_sampling(
+        settings.temperature, settings.top_p, settings.top_k, settings.sampling, settings.seed
+    )
+    arms = _arms(settings.policies)
+    prompts = _prompts(settings.prompts, settings.limit)
+    drafts = any(not isinstance(policy, Vanilla) for policy in arms.values())
+    models = load_models(settings.models, needs_drafter=drafts)
+    with argument("--prompts", settings.prompts):
+        for prompt in prompts:
+            Conversation(models.target, prompt).next_ids()
+    config = {
+        **models.config,
+        "policies": list(arms),
+        "prompts": settings.prompts,
+        "limit": settings.limit,
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": law.temperature,
+        "top_p": law.top_p,
+        "top_k": law.top_k,
+        "sampling": law.mode,
+        "seed": law.seed,
+    }
+    identity = {
+        "config": config,
+        "prompts_sha256": digest(prompts),
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+    path = settings.out or _default_folder(identity)
+    with argument("--out", str(path), "a folder that can be written, empty or of this same run"):
+        folder = RunFolder(path, identity, replace=anew)
+    bench = Bench(models.target, models.drafter, arms, law, settings.max_new_tokens)
+    return Comparison(bench, prompts, folder, identity)
+
+
+def _arms(specs: Sequence[str]) -> dict[str, Policy]:
+    for spec in specs:
+        with argument("--policies", spec):
+            make_arms([spec])
+    with argument("--policies", " ".join(specs)):
+        return make_arms([spec.strip() for spec in specs])
+
+
+def _prompts(name: str, limit: int | None) -> list[Prompt]:
+    with argument("--prompts", name):
+        prompts = read_prompts(name)
+    return prompts if limit is None else spread(prompts, limit)
+
+
+def _default_folder(identity: dict[str, Any]) -> Path:
+    """One folder for each configuration, so that the same command finds what it left."""
+    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return Path("runs") / f"compare-{name}"
+
+
+def _measure(comparison: Comparison) -> list[PromptRecord]:
+    """Measures the prompts that are not finished yet, with a bar on stderr."""
+    bench, prompts, folder = comparison.bench, comparison.prompts, comparison.folder
+    with argument("--out", str(folder.path), "a folder of this same run"):
+        records = folder.records()
+    console = Console(stderr=True)
+    if records:
+        console.print(f"{len(records)} of {len(prompts)} prompts were finished in {folder.path}")
+    if len(records) == len(prompts):
+        return records
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    try:
+        with Progress(*columns, console=console) as progress:
+            task = progress.add_task("warm-up", total=len(prompts), completed=len(records))
+            bench.warm_up(prompts[0])
+            progress.update(task, description=f"prompts under {len(bench.policies)} policies")
+            for record in bench.run(prompts, tuple(records)):
+                with argument("--out", str(folder.path), "a folder with room"):
+                    folder.append(record)
+                records.append(record)
+                progress.advance(task)
+    except KeyboardInterrupt:
+        console.print(
+            f"interrupted: {len(records)} of {len(prompts)} prompts are kept in {folder.path}; "
+            "the same command goes on from there"
+        )
+        raise
+    return records
+
+
+def _last_line(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a script wants first; `results.json` in the folder holds the rest."""
+    shown = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "tokens_per_round")
+    prompts = found["per_prompt"]
+    return {
+        "out": str(path),
+        "num_prompts": len(prompts),
+        "num_divergences": sum(len(prompt["divergences"]) for prompt in prompts),
+        "arms": [{key: arm[key] for key in shown} for arm in found["arms"]],
+    }

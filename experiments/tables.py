@@ -1,0 +1,104 @@
+"""Measured policies as terminal tables."""
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from adaeagle.bench.records import PromptRecord
+from adaeagle.bench.results import ArmResult, grouped, num_rounds, summarize
+from adaeagle.bench.runner import BASELINE
+
+
+def speed_table(records: Sequence[PromptRecord]) -> Table:
+    """How fast each policy is."""
+    table = _table("speed", "policy", "tokens/s", "speed-up", "95 % interval", "tokens\na round")
+    arms = summarize(records)
+    best = max(arm.speedup for arm in arms)
+    for number, arm in enumerate(arms, start=1):
+        table.add_row(
+            str(number),
+            arm.policy,
+            f"{arm.tokens_per_second:.1f}",
+            f"{arm.speedup:.2f}x",
+            _interval(arm),
+            f"{arm.tokens_per_round:.2f}",
+            style="bold" if arm.speedup == best else None,
+        )
+    return table
+
+
+def round_table(records: Sequence[PromptRecord]) -> Table:
+    """What an average round of each policy is made of."""
+    parts = ("draft", "verify", "policy", "other")
+    titles = ("draft\nforwards", "nodes\nverified", *(f"{part}\nms" for part in parts), "sum\nms")
+    table = _table("an average round", *titles)
+    for number, arm in enumerate(summarize(records), start=1):
+        rounds = num_rounds(records, arm.policy)
+        spent = [1000 * getattr(arm, f"{part}_seconds") / rounds for part in parts]
+        table.add_row(
+            str(number),
+            *(f"{total / rounds:.1f}" for total in (arm.draft_forwards, arm.verified_nodes)),
+            *(f"{milliseconds:.2f}" for milliseconds in (*spent, sum(spent))),
+        )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column is the number of a policy."""
+    table = _bare_table(title)
+    table.add_column("#", justify="right")
+    for column in columns:
+        if column == "policy":
+            table.add_column(column, overflow="fold", min_width=32)
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _bare_table(title: str) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def _interval(arm: ArmResult) -> str:
+    if arm.policy == BASELINE or arm.speedup_ci95 is None:
+        return "-"
+    low, high = arm.speedup_ci95
+    return f"{low:.2f} to {high:.2f}"
+
+
+def group_table(records: Sequence[PromptRecord], by: str) -> Table:
+    """A row for each source or category: tokens a round and speed-up of every drafting policy."""
+    table = _bare_table(f"tokens a round and speed-up by {by}")
+    table.add_column(by)
+    table.add_column("prompts", justify="right")
+    drafting = [name for name in records[0].arms if name != BASELINE]
+    for number, name in enumerate(records[0].arms, start=1):
+        if name in drafting:
+            table.add_column(f"#{number}", justify="right", no_wrap=True)
+    for group, members in grouped(records, by).items():
+        arms = {arm.policy: arm for arm in summarize(members)}
+        cells = (
+            f"{arms[name].tokens_per_round:.2f}\n{arms[name].speedup:.2f}x" for name in drafting
+        )
+        table.add_row(group or "-", str(len(members)), *cells)
+    return table
+
+
+def divergence_line(records: Sequence[PromptRecord]) -> str:
+    """Whether all policies gave the same text, as they must at temperature 0."""
+    found = [parted for record in records for parted in record.divergences]
+    num_answers = sum(record.num_turns * (len(record.arms) - 1) for record in records)
+    if not found:
+        return f"all {num_answers} answers equal vanilla's, token for token"
+    gap = max(parted.top2_gap for parted in found)
+    return (
+        f"{len(found)} of {num_answers} answers part from vanilla's, where the target's two best "
+        f"logits are {gap:.1e} apart at most: see `divergences` in results.json"
+    )
