@@ -24,14 +24,15 @@ def orthogonalised(matrix: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.T
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.T if is_tall else x
+    result: Tensor = x.T if is_tall else x
+    return result
 
 
 class MuonAdamW(torch.optim.AdamW):
     """AdamW whose parameter groups with `muon=True` hold matrices and take Muon's step instead."""
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step; a matrix without a gradient stays as it is."""
         loss = None
         if closure is not None:
