@@ -1,0 +1,52 @@
+"""Every registered policy and stop rule keeps the public contract."""
+
+from importlib.metadata import entry_points
+
+import pytest
+
+from adaeagle.policy import Policy, StopRule
+from adaeagle.registry import POLICIES, build, get_policy
+from adaeagle.testing import PolicyContract, StopRuleContract
+
+SHAPES = [
+    "vanilla",
+    "chain(length=5)",
+    "chain(stop=confidence)",
+    "chain(length=4, stop=hf_heuristic, proposal='top_k')",
+    "static_tree(tree='eagle1')",
+    "static_tree(tree='medusa_63', stop=cumulative(log_threshold=-4.0))",
+    "eagle2",
+    "eagle2(depth=11, width=4, nodes=20, stop=beam_total(depths=[2, 4], width=4))",
+    "eagle2(depth=5, width=4, nodes=12, stop=adaedl)",
+]
+RULES = [
+    "confidence",
+    "cumulative",
+    "beam_total(log_threshold=-1.0, depths=[2, 4])",
+    "entropy(threshold=0.5)",
+    "adaedl(threshold=0.3, step=0.5)",
+    "hf_heuristic(start=2, across_texts=True)",
+    "hf_dynamic",
+    "all_of(confidence(threshold=0.6), hf_heuristic(start=3))",
+    "any_of(adaedl(across_texts=True), all_of(hf_dynamic(across_texts=True), cumulative))",
+]
+
+
+class TestShapes(PolicyContract):
+    @pytest.fixture(params=SHAPES)
+    def policy(self, request: pytest.FixtureRequest) -> Policy:
+        return get_policy(request.param)
+
+
+class TestRules(StopRuleContract):
+    @pytest.fixture(params=RULES)
+    def rule(self, request: pytest.FixtureRequest) -> StopRule:
+        rule = build(request.param)
+        assert isinstance(rule, StopRule)
+        return rule
+
+
+def test_no_registered_name_is_left_out() -> None:
+    ours = {e.name for e in entry_points(group=POLICIES) if e.value.startswith("policies.")}
+    tried = " ".join(SHAPES + RULES)
+    assert {name for name in ours if name not in tried} == set()
