@@ -69,23 +69,24 @@ def accept_child(
             left -= chance
         residual = target_probs.clone()
         residual[torch.tensor(children, device=target_probs.device)] = 0
-        return None, len(children), _normalised(residual)
+        return None, len(children), _normalised(residual, target_probs)
     draft = draft_probs
     for index, token in enumerate(children):
         drafted = float(draft[token])  # one host sync a child
         chance = float(residual[token])
         if drafted > 0 and uniform() <= chance / drafted:
             return index, index + 1, residual
-        residual = _normalised((residual - draft).clamp_(min=0))
+        residual = _normalised((residual - draft).clamp_(min=0), residual)
         draft = draft.clone()
         draft[token] = 0
-        draft = _normalised(draft)
+        draft = _normalised(draft, draft)
     return None, len(children), residual
 
 
-def _normalised(weights: Tensor) -> Tensor:
+def _normalised(weights: Tensor, otherwise: Tensor) -> Tensor:
+    """`weights` as a law; `otherwise` where rounding left none, so that nothing else is emitted."""
     total = weights.sum()
-    return weights / total.clamp(min=torch.finfo(weights.dtype).tiny)
+    return torch.where(total > 0, weights / total, otherwise)
 
 
 def rejection(
