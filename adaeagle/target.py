@@ -12,21 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    DynamicCache,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from adaeagle.bundled import bundled_folder
-from adaeagle.kv_cache import KVCache, LayerShape, additive
+from adaeagle.families import check_attention, check_model, check_type
+from adaeagle.kv_cache import KVCache, additive
+from adaeagle.probe import check_tree, input_device, learn
 from adaeagle.tree import DraftTree
 
 log = logging.getLogger(__name__)
-
-FAMILIES = ("llama", "qwen2", "qwen3")
-"""Model types whose tree forward is known to equal plain decoding."""
 
 LAST = -1
 """The last layer's features, after the final norm, among the hidden states of `transformers`."""
@@ -80,29 +79,23 @@ class Target:
         name: str = "",
     ) -> None:
         config = model.config.get_text_config()
-        if config.model_type not in FAMILIES:
-            raise NotImplementedError(
-                f"target family must be one of {', '.join(FAMILIES)}, got {config.model_type!r}"
-            )
-        kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention"}
-        if kinds:
-            raise NotImplementedError(f"every layer must attend in full, got {sorted(kinds)}")
-        if config._attn_implementation not in ("sdpa", "eager"):
-            raise NotImplementedError(
-                "attn_implementation must be 'sdpa' or 'eager', which take a tree mask, got "
-                f"{config._attn_implementation!r}"
-            )
-        context = int(config.max_position_embeddings)
+        context = getattr(config, "max_position_embeddings", None) or max_length
+        if context is None:
+            raise ValueError(f"max_length must be given, {config.model_type!r} states no context")
         if max_length is not None and not 1 < max_length <= context:
             raise ValueError(f"max_length must be in 2..{context}, got {max_length}")
         self.model = model
         model.eval()  # type: ignore[no-untyped-call]
         self.tokenizer = tokenizer
-        self.max_length = max_length or context
+        self.max_length = max_length or int(context)
         self.name = name or str(config.name_or_path or config.model_type)
         self.config = config
+        self.device = input_device(model)
+        """Where token ids go in, and features and logits come out."""
         self._trunk = model.base_model
-        self._layers = _cache_layers(model)
+        check_model(model, self.max_length)
+        self._anatomy = learn(model)
+        check_tree(self)
 
     @classmethod
     def from_pretrained(
@@ -115,6 +108,7 @@ class Target:
         attn_implementation: str | None = None,
         revision: str | None = None,
         device_map: str | dict[str, Any] | None = None,
+        quantization_config: Any = None,
     ) -> "Target":
         """Loads a bundled model ("mini"), a folder, or a Hugging Face id.
 
@@ -123,36 +117,40 @@ class Target:
             device: where to put it; None: the CPU, or what `device_map` says.
             dtype: of weights and cache; None: the checkpoint's own.
             max_length: most tokens of prompt and text together; None: the model's context.
-            attn_implementation: "sdpa" (default) or "eager".
+            attn_implementation: "sdpa" or "eager"; None: what `transformers` takes.
             revision: of a Hugging Face repository.
             device_map: passed to `transformers`, to spread a model over devices.
+            quantization_config: passed to `transformers`, such as a `BitsAndBytesConfig`.
+
+        Raises:
+            NotImplementedError: the model's drafted text could differ from its plain text.
         """
-        folder = bundled_folder(name, "target") or name
+        if device is not None and device_map is not None:
+            raise ValueError(f"device must be None where device_map is given, got {device!r}")
+        folder = str(bundled_folder(name, "target") or name)
+        check_attention(attn_implementation)
+        check_type(AutoConfig.from_pretrained(folder, revision=revision))
+        given = {"device_map": device_map, "quantization_config": quantization_config}
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype or "auto",
-            attn_implementation=attn_implementation or "sdpa",
+            attn_implementation=attn_implementation,
             revision=revision,
-            device_map=device_map,
+            **{key: value for key, value in given.items() if value is not None},
         )
         if device is not None:
             model.to(device)  # type: ignore[arg-type]
-        return cls(model, _load_tokenizer(str(folder), revision), max_length=max_length, name=name)
-
-    @property
-    def device(self) -> torch.device:
-        """Where token ids go in."""
-        weight = self.model.get_input_embeddings().weight
-        assert isinstance(weight, Tensor)
-        return weight.device
+        return cls(model, _load_tokenizer(folder, revision), max_length=max_length, name=name)
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.dtype
+        """Of activations and cache; quantised weights are stored in another."""
+        return self._anatomy.layers[0].dtype
 
     @property
     def hidden_size(self) -> int:
-        return int(self.config.hidden_size)
+        """D, the size of features."""
+        return self._anatomy.feature_size
 
     @property
     def vocab_size(self) -> int:
@@ -163,7 +161,7 @@ class Target:
         """The ids that end a text, as the generation config says; () where there is none."""
         found = getattr(self.model.generation_config, "eos_token_id", None)
         if found is None:
-            found = self.config.eos_token_id
+            found = getattr(self.config, "eos_token_id", None)
         if found is None:
             return ()
         return tuple(found) if isinstance(found, Sequence) else (int(found),)
@@ -174,9 +172,8 @@ class Target:
         return embedded
 
     def logits(self, features: Tensor) -> Tensor:
-        """The output head on features of the last layer, after its norm: [..., D] → [..., V]."""
-        logits: Tensor = self.model.get_output_embeddings()(features)  # type: ignore[no-untyped-call]
-        return logits
+        """The model's logits of features of its last layer, after its norm: [..., D] → [..., V]."""
+        return self._anatomy.head(features).to(self.device)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a conversation that the assistant is to continue.
@@ -244,14 +241,14 @@ class Target:
             # A list keeps those alone; releases that know only a flag read it as True.
             output_hidden_states=inner or False,
         )
-        last: Tensor = output.last_hidden_state
+        last: Tensor = output.last_hidden_state.to(self.device)
         if not inner:
             return Features(last, last if layers else last[..., :0])
         states = (last if layer == LAST else output.hidden_states[layer] for layer in layers)
-        return Features(last, torch.cat([state.to(last.device) for state in states], dim=-1))
+        return Features(last, torch.cat([state.to(self.device) for state in states], dim=-1))
 
     def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(self._layers, capacity)
+        return KVCache(self._anatomy.layers, capacity)
 
 
 class TargetSession:
@@ -324,29 +321,6 @@ def tree_mask(paths: Tensor, num_before: int) -> Tensor:
     mask[:, :, : num_before + 1] = True  # the text so far and the root
     mask[:, 1:, num_before + 1 :] = paths
     return mask.unsqueeze(1)
-
-
-def _cache_layers(model: PreTrainedModel) -> list[LayerShape]:
-    """Learns every layer's cache shape and device by running one token."""
-    device: torch.device = model.get_input_embeddings().weight.device  # type: ignore[assignment]
-    cache = DynamicCache()
-    with torch.inference_mode():
-        model.base_model(
-            input_ids=torch.zeros(1, 1, dtype=torch.int64, device=device),
-            past_key_values=cache,
-            use_cache=True,
-        )
-    shapes = []
-    for layer in cache.layers:
-        keys, values = layer.keys, layer.values  # type: ignore[union-attr]
-        assert isinstance(keys, Tensor)
-        assert isinstance(values, Tensor)
-        shapes.append(
-            LayerShape(
-                keys.device, keys.dtype, keys.shape[1], int(keys.shape[3]), int(values.shape[3])
-            )
-        )
-    return shapes
 
 
 def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:

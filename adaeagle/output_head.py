@@ -1,0 +1,55 @@
+"""From features to logits: the model's output head, and what its family puts after it.
+
+Families scale logits (Cohere, Granite, HyperCLOVA X) or cap them softly (Gemma 2). One config name
+stands for a factor in one family and for a divisor in another, so the form is not looked up: it is
+the one that reproduces the model's own logits.
+
+Shapes: D hidden size, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FACTORS = ("logit_scale", "logits_scaling", "output_multiplier")
+DIVISORS = ("logits_scaling",)
+SOFT_CAPS = ("final_logit_softcapping",)
+
+
+@dataclass(frozen=True, slots=True)
+class OutputHead:
+    """cap * tanh(linear(features) * factor / divisor / cap), each part where there is one."""
+
+    linear: nn.Module
+    factor: float | None = None
+    divisor: float | None = None
+    soft_cap: float | None = None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """[..., D] → [..., V]."""
+        logits: Tensor = self.linear(features)
+        if self.factor is not None:
+            logits = logits * self.factor
+        if self.divisor is not None:
+            logits = logits / self.divisor
+        if self.soft_cap is not None:
+            logits = torch.tanh(logits / self.soft_cap) * self.soft_cap
+        return logits
+
+
+def forms(linear: nn.Module, config: Any) -> Iterator[OutputHead]:
+    """Every form that a config's numbers allow, the fullest first and the bare head last."""
+    for soft_cap in (*_numbers(config, SOFT_CAPS), None):
+        for factor in _numbers(config, FACTORS):
+            yield OutputHead(linear, factor=factor, soft_cap=soft_cap)
+        for divisor in _numbers(config, DIVISORS):
+            yield OutputHead(linear, divisor=divisor, soft_cap=soft_cap)
+        yield OutputHead(linear, soft_cap=soft_cap)
+
+
+def _numbers(config: Any, names: tuple[str, ...]) -> list[float]:
+    found = (getattr(config, name, None) for name in names)
+    return [number for number in found if isinstance(number, int | float) and number != 1]
