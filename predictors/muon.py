@@ -53,9 +53,16 @@ class MuonAdamW(torch.optim.AdamW):
         state = self.state[parameter]
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.tensor(0.0)  # AdamW's loading looks for it in every state
         momentum: Tensor = state["momentum"]
         momentum.lerp_(parameter.grad, 1 - MOMENTUM)
         update = orthogonalised(parameter.grad.lerp(momentum, MOMENTUM))
         rows, columns = parameter.shape
         parameter.mul_(1 - lr * weight_decay)
         parameter.add_(update, alpha=-lr * max(1.0, rows / columns) ** 0.5)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """AdamW, when it is restored, looks for a step count in every parameter's state."""
+        for own in state["state"].values():
+            own.setdefault("step", torch.zeros(()))
+        super().__setstate__(state)
