@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 
 def write_stream(documents: Iterable[list[int]], path: Path) -> int:
-    """Concatenates token ids of `documents` into one `.npy` stream of uint32; returns its length."""
+    """Writes token ids of `documents` end to end, a `.npy` of uint32; returns how many."""
     tokens = np.concatenate([np.asarray(document, dtype=np.uint32) for document in documents])
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, tokens)

@@ -1,14 +1,19 @@
 """Stages `target` and `draft`: two causal LMs trained on the same kind of stream."""
 
-import logging
 from pathlib import Path
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from experiments.mini.tokenizer import VOCAB_SIZE
 from predictors.causal_lm import CausalLMTraining
@@ -18,12 +23,10 @@ from predictors.packed_tokens import PackedTokens
 WINDOW = 512
 BATCH_SIZE = 8
 
-log = logging.getLogger(__name__)
 
-
-def target_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+def target_config(tokenizer: PreTrainedTokenizerFast, num_layers: int = 12) -> LlamaConfig:
     """Deep and thin, so that one target step costs many head steps, as in a large model."""
-    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=12)
+    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=num_layers)
 
 
 def draft_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -65,8 +68,6 @@ def train(
     if compiled:
         _compile_layers(model)
     module = CausalLMTraining(model, max_steps=max_steps)
-    train_set, held_set = PackedTokens(stream, WINDOW), PackedTokens(heldout, WINDOW)
-    held_subset = torch.utils.data.Subset(held_set, range(0, len(held_set), 8))
     trainer = L.Trainer(
         max_steps=max_steps,
         gradient_clip_val=1.0,
@@ -86,9 +87,22 @@ def train(
     last = out / "last.ckpt"
     trainer.fit(
         module,
-        DataLoader(train_set, BATCH_SIZE, shuffle=True),
-        DataLoader(held_subset, BATCH_SIZE),
+        DataLoader(PackedTokens(stream, WINDOW), BATCH_SIZE, shuffle=True),
+        DataLoader(_validation_windows(heldout), BATCH_SIZE),
         ckpt_path=last if last.exists() else None,
     )
-    log.info("held-out loss %.3f", float(trainer.callback_metrics["val_loss"]))
     return model
+
+
+@torch.inference_mode()
+def heldout_loss(model: PreTrainedModel, heldout: Path) -> float:
+    """Mean cross-entropy on the validation windows, in nats a token."""
+    windows = _validation_windows(heldout)
+    module = CausalLMTraining(model, max_steps=1)
+    losses = [float(module.loss(windows[i].unsqueeze(0))) for i in range(len(windows))]
+    return sum(losses) / len(losses)
+
+
+def _validation_windows(heldout: Path) -> Subset[Tensor]:
+    windows = PackedTokens(heldout, WINDOW)
+    return Subset(windows, range(0, len(windows), 8))
