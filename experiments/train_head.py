@@ -7,7 +7,7 @@ Three stages in one folder, each resumed where it was killed: the target answers
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,18 +18,27 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from adaeagle import EagleDrafter, Target
+from adaeagle.drafters.eagle3_head import Eagle3Head
 from adaeagle.drafters.eagle_head import EagleHead
+from adaeagle.target import LAST
 from predictors.causal_lm import CausalLMTraining
 from predictors.conversations import questions, read_records
 from predictors.draft_lm import draft_lm, lm_data, write_lm_streams
-from predictors.eagle_data import OwnTextDataset, eagle_data
+from predictors.eagle3_training import (
+    Eagle3Training,
+    default_head3_config,
+    frequent_tokens,
+    training_layers,
+)
+from predictors.eagle_data import EagleBatch, OwnTextDataset, eagle_data
 from predictors.eagle_training import EagleTraining, default_head_config
 from predictors.features import collect_features, feature_file
 from predictors.finite_gradients import SkipNonFiniteSteps
 from predictors.own_text import OwnTextSettings, collect_own_text
 from predictors.step_batches import StepData
 
-Kind = Literal["eagle", "lm"]
+Kind = Literal["eagle", "eagle3", "lm"]
+KINDS = ("eagle", "eagle3", "lm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +49,23 @@ class TrainHeadSettings:
         target: bundled name, folder or Hugging Face id.
         data: `.jsonl` or `.jsonl.gz` of prompts or conversations, see `predictors.conversations`.
         out: folder of everything this writes; the trained model is in `final/`.
-        kind: "eagle": a head on the target's features; "lm": a small causal LM of its vocabulary.
+        kind: "eagle": a head on the target's features; "eagle3": on those of three layers; "lm": a
+            small causal LM of its vocabulary.
         max_steps: optimiser steps.
-        batch_size: texts ("eagle") or windows ("lm") a process and step.
+        batch_size: texts (a head) or windows ("lm") a process and step.
         window: longest text in tokens.
-        learning_rate: None: 3e-5 for a head, as the paper; 3e-3 for a language model. A head of a
-            few million parameters trained for minutes wants 1e-3 to 3e-3.
+        learning_rate: None: 3e-5 for an EAGLE head and 5e-5 for an EAGLE-3 head, as the papers;
+            3e-3 for a language model. A head of a few million parameters trained for minutes wants
+            1e-3 to 3e-3.
         warmup_steps: None: 2000 as the paper, at most a twentieth of the run.
-        num_layers: None: 1 for a head, 2 for a language model.
+        num_layers: None: 1 for a head, 2 for a language model; an EAGLE-3 head has one.
+        draft_vocab_size: tokens an EAGLE-3 head drafts from, the most frequent of the answers;
+            None: 32,000, or the target's where it has fewer.
         max_new_tokens: longest answer of the target.
         max_turns: answered turns of a conversation.
         generation_batch_size: prompts the target answers side by side.
         store_features: write the target's features once instead of running it at every step;
-            takes tokens x hidden size x bytes of its dtype.
+            takes tokens x hidden size x bytes of its dtype, four times that for EAGLE-3.
         limit: conversations taken from `data`; None: all.
         seed: of weights, order and noise.
         checkpoint_every: steps between checkpoints, and between validations.
@@ -75,6 +88,7 @@ class TrainHeadSettings:
     learning_rate: float | None = None
     warmup_steps: int | None = None
     num_layers: int | None = None
+    draft_vocab_size: int | None = None
     max_new_tokens: int = 256
     max_turns: int = 2
     generation_batch_size: int = 32
@@ -91,8 +105,15 @@ class TrainHeadSettings:
     precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("eagle", "lm"):
-            raise ValueError(f"kind must be 'eagle' or 'lm', got {self.kind!r}")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.kind == "eagle3" and self.num_layers not in (None, 1):
+            raise ValueError(f"num_layers of an EAGLE-3 head must be 1, got {self.num_layers}")
+        if self.kind != "eagle3" and self.draft_vocab_size is not None:
+            raise ValueError(
+                f"draft_vocab_size is for kind 'eagle3' and must be None, got "
+                f"{self.draft_vocab_size}"
+            )
         for name in ("max_steps", "batch_size", "num_nodes", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
@@ -128,7 +149,7 @@ def train_head(settings: TrainHeadSettings) -> dict[str, Any]:
     resolved = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(settings).items()}
     _write_json(settings.out / "config.json", resolved)
     shards = _own_text(target, records, settings)
-    if settings.kind == "eagle":
+    if settings.kind != "lm":
         found = _train_eagle(target, shards, settings)
     else:
         found = _train_lm(target, records, shards, settings)
@@ -179,9 +200,10 @@ def _train_eagle(
 ) -> dict[str, Any]:
     features = None
     if settings.store_features:
-        features = settings.out / "features"
+        features = settings.out / ("features3" if settings.kind == "eagle3" else "features")
+        layers = training_layers(target) if settings.kind == "eagle3" else (LAST,)
         rank, world_size = _launched()
-        collect_features(target, shards[rank::world_size], features)
+        collect_features(target, shards[rank::world_size], features, layers)
         _wait_for([feature_file(features, shard) for shard in shards])
     dataset = OwnTextDataset(shards, settings.window, features)
     data = eagle_data(
@@ -191,20 +213,47 @@ def _train_eagle(
         seed=settings.seed,
     )
     L.seed_everything(settings.seed, verbose=False)
-    head = EagleHead(default_head_config(target, num_layers=settings.num_layers or 1))
-    module = EagleTraining(
-        head,
+    if settings.kind == "eagle3":
+        texts = data.training
+        answers = (texts[index] for index in range(len(texts)))  # type: ignore[arg-type]
+        module3 = _eagle3_module(target, answers, settings)
+        head: EagleHead | Eagle3Head = module3.head
+        trainer, metrics = _fit(module3, data, settings, clip=0.5, clip_by="norm")
+    else:
+        module = _eagle_module(target, settings)
+        head = module.head
+        # The paper clips by value.
+        trainer, metrics = _fit(module, data, settings, clip=0.5, clip_by="value")
+    if trainer.is_global_zero:
+        EagleDrafter(head.cpu(), target).save_pretrained(settings.out / "final")
+    return {"num_texts": len(dataset), "num_tokens": dataset.num_tokens, **metrics}
+
+
+def _eagle_module(target: Target, settings: TrainHeadSettings) -> EagleTraining:
+    return EagleTraining(
+        EagleHead(default_head_config(target, num_layers=settings.num_layers or 1)),
         target,
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate or 3e-5,
         warmup_steps=settings.warmup,
         seed=settings.seed,
     )
-    # The paper clips by value.
-    trainer, metrics = _fit(module, data, settings, clip=0.5, clip_by="value")
-    if trainer.is_global_zero:
-        EagleDrafter(head.cpu(), target).save_pretrained(settings.out / "final")
-    return {"num_texts": len(dataset), "num_tokens": dataset.num_tokens, **metrics}
+
+
+def _eagle3_module(
+    target: Target, texts: Iterable[EagleBatch], settings: TrainHeadSettings
+) -> Eagle3Training:
+    head = Eagle3Head(default_head3_config(target, settings.draft_vocab_size))
+    if head.has_draft_vocab:
+        size = head.config.draft_vocab_size
+        head.set_vocab(frequent_tokens(texts, target.vocab_size, size))
+    return Eagle3Training(
+        head,
+        target,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate or 5e-5,
+        warmup_steps=settings.warmup,
+    )
 
 
 def _train_lm(

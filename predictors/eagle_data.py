@@ -22,7 +22,7 @@ class EagleBatch:
 
     token_ids: Tensor  # [B, T] int64
     is_answer: Tensor  # [B, T] bool, tokens the target wrote
-    features: Tensor | None = None  # [B, T, H] of the target; None: computed in the step
+    features: Tensor | None = None  # [B, T, C*H] of the target; None: computed in the step
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "EagleBatch":
         """Lightning moves batches with this."""

@@ -11,13 +11,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from adaeagle.drafters.eagle3_head import Eagle3Head
 from adaeagle.drafters.eagle_head import EagleHead
 from adaeagle.kv_cache import KVCache, additive
 
 
 @torch.no_grad()
 def accepted_lengths(
-    head: EagleHead,
+    head: EagleHead | Eagle3Head,
     logits: Callable[[Tensor], Tensor],
     token_ids: Tensor,
     embeddings: Tensor,
@@ -28,10 +29,10 @@ def accepted_lengths(
 
     Args:
         head: drafts.
-        logits: the target's output head.
+        logits: of the head's output, in the target's vocabulary.
         token_ids: [B, T+1] the text.
         embeddings: [B, T+1, H] of the text.
-        features: [B, T+1, H] the target's.
+        features: [B, T+1, H] the target's, as the head reads them (`Eagle3Head.fuse`).
         length: drafted tokens a chain.
 
     Returns:

@@ -13,18 +13,16 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adaeagle.target import Target
+from adaeagle.target import LAST, Target
 
 STDERR = Console(stderr=True)
 
 
 @torch.no_grad()
-def target_features(target: Target, token_ids: Tensor) -> Tensor:
-    """Features [B, T, H] of the last layer, after its norm; padding at the right does no harm."""
-    features: Tensor = target.model.base_model(
-        input_ids=token_ids, use_cache=False
-    ).last_hidden_state
-    return features
+def target_features(target: Target, token_ids: Tensor, layers: tuple[int, ...] = (LAST,)) -> Tensor:
+    """Features [B, T, C*H] of C layers side by side; padding at the right does no harm."""
+    positions = torch.arange(token_ids.shape[1], device=token_ids.device).unsqueeze(0)
+    return target.forward(token_ids, positions, None, None, layers).chosen
 
 
 def feature_file(folder: Path, shard: Path) -> Path:
@@ -33,12 +31,16 @@ def feature_file(folder: Path, shard: Path) -> Path:
 
 
 def load_features(path: Path) -> Tensor:
-    """[tokens, H] in the target's dtype."""
+    """[tokens, C*H] in the target's dtype."""
     return load_file(path)["features"]
 
 
 def collect_features(
-    target: Target, shards: Sequence[Path], folder: Path, batch_size: int = 16
+    target: Target,
+    shards: Sequence[Path],
+    folder: Path,
+    layers: tuple[int, ...] = (LAST,),
+    batch_size: int = 16,
 ) -> None:
     """Writes the features of every text of `shards`; files that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -49,18 +51,20 @@ def collect_features(
         texts = list(torch.split(tensors["token_ids"].long(), lengths))
         path = feature_file(folder, shard)
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"features": _features(target, texts, batch_size)}, partial)
+        save_file({"features": _features(target, texts, layers, batch_size)}, partial)
         partial.replace(path)
 
 
-def _features(target: Target, texts: list[Tensor], batch_size: int) -> Tensor:
+def _features(
+    target: Target, texts: list[Tensor], layers: tuple[int, ...], batch_size: int
+) -> Tensor:
     """Features of texts end to end; texts of like length share a batch."""
     order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
     found: list[Tensor] = [torch.empty(0)] * len(texts)
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
         token_ids = torch.nn.utils.rnn.pad_sequence([texts[i] for i in batch], batch_first=True)
-        features = target_features(target, token_ids.to(target.device)).cpu()
+        features = target_features(target, token_ids.to(target.device), layers).cpu()
         for index, row in zip(batch, features, strict=True):
             found[index] = row[: len(texts[index])]
     return torch.cat(found)

@@ -1,0 +1,279 @@
+"""Lightning training of an EAGLE-3 head by training-time test: the draft is unrolled in training.
+
+Source: EAGLE-3, Li et al. 2025, https://arxiv.org/abs/2503.01840, and its official code: seven
+steps of weight 0.8^i, each on the output of the one before; a soft cross-entropy on the draft
+vocabulary alone, no feature loss, no noise; AdamW (0.9, 0.95) at 5e-5, linear warm-up and decay,
+clipping by norm.
+Differs from the code: a step's mask says which *read* tokens are an answer's, so an answer's first
+token counts and nothing beyond a text's end is trained on; a step's loss is the mean over the
+indices that count, where the code divides by all of the batch, prompts and padding included;
+agreement is over answer tokens whether or not the draft vocabulary has them, as in the code.
+
+    step i, index t    reads t_{t+1+i} and step i-1's state of index t, at rope position t + i
+                       predicts the target's law after position t + 1 + i, that of t_{t+2+i}
+    its attention      step 0's keys 0..t, then index t's own keys of steps 1..i
+
+which is what a chain drafted from pair t reads. Attention is written out and takes memory quadratic
+in the length of a text, as in the official code.
+Shapes: B texts, T tokens, N indices of a step, H hidden size, A heads, D head dimension,
+V target vocabulary, W draft vocabulary.
+"""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
+from adaeagle.target import LAST, Target
+from predictors.causal_lm import trapezoid
+from predictors.eagle_data import EagleBatch
+from predictors.eagle_rollout import accepted_lengths
+from predictors.features import target_features
+
+
+def default_head3_config(target: Target, draft_vocab_size: int | None = None) -> Eagle3HeadConfig:
+    """A head in the target's dimensions; the official ones draft from 32,000 tokens at most."""
+    config = target.config
+    if draft_vocab_size is not None and not 1 <= draft_vocab_size <= target.vocab_size:
+        raise ValueError(
+            f"draft_vocab_size must be in 1..{target.vocab_size}, got {draft_vocab_size}"
+        )
+    return Eagle3HeadConfig(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_attention_heads=config.num_attention_heads,
+        num_key_value_heads=config.num_key_value_heads,
+        vocab_size=config.vocab_size,
+        rms_norm_eps=config.rms_norm_eps,
+        hidden_act=config.hidden_act,
+        rope_theta=10000.0,
+        qkv_bias=False,
+        head_dim=config.hidden_size // config.num_attention_heads,
+        draft_vocab_size=draft_vocab_size or min(32_000, target.vocab_size),
+        target_hidden_size=config.hidden_size,
+    )
+
+
+def training_layers(target: Target) -> tuple[int, ...]:
+    """What a training batch holds of the target: the head's three layers, then the last."""
+    return (*feature_layers(target.config.num_hidden_layers), LAST)
+
+
+def frequent_tokens(texts: Iterable[EagleBatch], vocab_size: int, size: int) -> Tensor:
+    """The `size` most frequent ids among the answers of `texts`, ascending: [size] int64."""
+    counts = torch.zeros(vocab_size, dtype=torch.int64)
+    for text in texts:
+        counts += torch.bincount(text.token_ids[text.is_answer], minlength=vocab_size)
+    chosen = counts.argsort(descending=True, stable=True)[:size]
+    token_ids: Tensor = chosen.sort().values
+    return token_ids
+
+
+def unrolled_attention(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
+    """Attention of one step: causal over the first step, and over one's own index of the others.
+
+    Args:
+        query: [B, A, N, D].
+        keys: of every step so far, each [B, A, N or more, D]; what is beyond N is not read.
+        values: likewise.
+    """
+    num = query.shape[2]
+    first_scores = query @ keys[0][:, :, :num].transpose(2, 3)  # [B, A, N, N]
+    future = torch.ones(num, num, dtype=torch.bool, device=query.device).triu(1)
+    first_scores = first_scores.masked_fill(future, -torch.inf)
+    own_scores = [(query * key[:, :, :num]).sum(3, keepdim=True) for key in keys[1:]]
+    scores = torch.cat((first_scores, *own_scores), dim=3).float() / query.shape[3] ** 0.5
+    shares = scores.softmax(3).to(query.dtype)
+    mixed: Tensor = shares[..., :num] @ values[0][:, :, :num]
+    for place, value in enumerate(values[1:], start=num):
+        mixed = mixed + shares[..., place : place + 1] * value[:, :, :num]
+    return mixed
+
+
+class Eagle3Training(L.LightningModule):
+    """Trains a head against a frozen target, which is no part of the checkpoints.
+
+    Args:
+        head: the network that drafting uses, its draft vocabulary set.
+        target: gives embedding, laws and, where the batch has none, features.
+        max_steps: optimiser steps of the whole run; the schedule ends there.
+        learning_rate: AdamW's, at its highest. A small head trained briefly wants 1e-3 and more.
+        weight_decay: AdamW's.
+        warmup_steps: optimiser steps of linear warm-up.
+        unroll: steps of the training-time test.
+        decay: each step's loss weighs this much of the one before.
+        rollout: drafted tokens of validation's greedy chains.
+    """
+
+    def __init__(
+        self,
+        head: Eagle3Head,
+        target: Target,
+        *,
+        max_steps: int,
+        learning_rate: float = 5e-5,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 2000,
+        unroll: int = 7,
+        decay: float = 0.8,
+        rollout: int = 5,
+    ) -> None:
+        super().__init__()
+        for name, value in (("max_steps", max_steps), ("unroll", unroll), ("rollout", rollout)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        for name, share in (("learning_rate", learning_rate), ("decay", decay)):
+            if share <= 0:
+                raise ValueError(f"{name} must be > 0, got {share}")
+        self.head = head
+        self.target = target  # not a module: its weights stay out of checkpoints and optimiser
+        target.model.requires_grad_(False)
+        self.max_steps = max_steps
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_steps = warmup_steps
+        self.unroll = unroll
+        self.decay = decay
+        self.rollout = rollout
+
+    def on_fit_start(self) -> None:
+        self.target.model.to(self.device)  # type: ignore[arg-type]
+
+    def states(self, token_ids: Tensor, features: Tensor) -> Iterator[Tensor]:
+        """Each step's states: step i's are [B, T-1-i, H], index t's of the pair that reads t+1+i.
+
+        Args:
+            token_ids: [B, T].
+            features: [B, T, 3H] the target's.
+        """
+        head, layer = self.head, self.head.midlayer
+        attention = layer.self_attn
+        num_pairs = token_ids.shape[1] - 1
+        embeddings = self.target.embed(token_ids[:, 1:]).to(features.dtype)
+        states = head.fuse(features[:, :-1])
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        for step in range(min(self.unroll, num_pairs)):
+            states = states[:, : num_pairs - step]
+            positions = torch.arange(step, num_pairs, device=token_ids.device).unsqueeze(0)
+            query, key, value = attention.project(
+                layer.inputs(embeddings[:, step:], states), head.rotary(positions, states.dtype)
+            )
+            group = query.shape[1] // key.shape[1]
+            keys.append(key.repeat_interleave(group, dim=1))
+            values.append(value.repeat_interleave(group, dim=1))
+            attended = attention.merge(unrolled_attention(query, keys, values))
+            states = layer.finish(states, attended)
+            yield states
+
+    def losses(self, batch: EagleBatch, features: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+        """The weighted sum of the steps' losses, and each step's top-1 agreement [steps].
+
+        Args:
+            batch: texts.
+            features: [B, T, 3H] of the head's three layers.
+            last: [B, T, H] of the last layer.
+        """
+        said, laws, is_known = self._labels(last)
+        loss = features.new_zeros(())
+        agreements: list[Tensor] = []
+        for step, states in enumerate(self.states(batch.token_ids, features)):
+            is_answer = batch.is_answer[:, 1 + step :]
+            agreements.append(self._agreement(states, said[:, 1 + step :], is_answer))
+            counts = is_answer & is_known[:, 1 + step :]
+            logits = self.head.logits(states[counts]).float()
+            summed = F.cross_entropy(logits, laws[:, 1 + step :][counts], reduction="sum")
+            loss = loss + self.decay**step * summed / counts.sum().clamp(min=1)
+        return loss, torch.stack(agreements)
+
+    @torch.no_grad()
+    def _labels(self, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the target says at every position: its token [B, T], its law among the draft tokens
+        [B, T, W], and whether its token is one of them [B, T]."""
+        logits = self.target.logits(last.to(self.target.dtype)).float()
+        said = logits.argmax(-1)
+        vocab = self.head.vocab_map
+        if vocab is None:
+            return said, logits.softmax(-1), torch.ones_like(said, dtype=torch.bool)
+        return said, logits[..., vocab].softmax(-1), self.head.t2d[said]
+
+    @torch.no_grad()
+    def _agreement(self, states: Tensor, said: Tensor, is_answer: Tensor) -> Tensor:
+        drafted = self.target_logits(states[is_answer]).argmax(-1)
+        return (drafted == said[is_answer]).float().sum() / is_answer.sum().clamp(min=1)
+
+    def target_logits(self, states: Tensor) -> Tensor:
+        """The draft's logits in the target's vocabulary, -inf where the draft's has no token."""
+        logits = self.head.logits(states)
+        vocab = self.head.vocab_map
+        if vocab is None:
+            return logits
+        shape = (*logits.shape[:-1], self.target.vocab_size)
+        return logits.new_full(shape, -torch.inf).index_copy_(-1, vocab, logits)
+
+    def _features(self, batch: EagleBatch) -> tuple[Tensor, Tensor]:
+        """The three layers [B, T, 3H] and the last [B, T, H]."""
+        features = batch.features
+        if features is None:
+            layers = training_layers(self.target)
+            features = target_features(self.target, batch.token_ids, layers)
+        features = features.to(self.head.fc.weight.dtype)
+        return features[..., : -self.target.hidden_size], features[..., -self.target.hidden_size :]
+
+    def training_step(self, batch: EagleBatch, batch_index: int) -> Tensor:
+        loss, agreements = self.losses(batch, *self._features(batch))
+        self.log_dict({"train_loss": loss, "train_agreement": agreements[0]}, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: EagleBatch, batch_index: int) -> None:
+        features, last = self._features(batch)
+        loss, agreements = self.losses(batch, features, last)
+        counts = batch.is_answer[:, 1:]
+        self.log_dict(
+            {"val_loss": loss, "val_agreement": agreements[0]},
+            prog_bar=True,
+            sync_dist=True,
+            batch_size=int(counts.sum()),
+        )
+        lengths = accepted_lengths(
+            self.head,
+            self.target_logits,
+            batch.token_ids,
+            self.target.embed(batch.token_ids).to(features.dtype),
+            self.head.fuse(features),
+            self.rollout,
+        )
+        # Only chains that do not run over the end of their text.
+        whole = counts & (counts.flip(1).cumsum(1).flip(1) > self.rollout)
+        if whole.any():
+            self.log(
+                f"val_accepted_{self.rollout}",
+                lengths[whole].float().mean(),
+                prog_bar=True,
+                sync_dist=True,
+                batch_size=int(whole.sum()),
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.head.parameters(),
+            lr=self.learning_rate,
+            betas=(0.9, 0.95),
+            weight_decay=self.weight_decay,
+        )
+        factor = partial(
+            trapezoid,
+            max_steps=self.max_steps,
+            warmup_steps=self.warmup_steps,
+            decay_fraction=1.0,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
