@@ -23,33 +23,13 @@ from adaeagle.bundled import bundled_folder
 from adaeagle.families import check_attention, check_model, check_type
 from adaeagle.kv_cache import KVCache, additive
 from adaeagle.probe import check_tree, input_device, learn
+from adaeagle.processors import check_processors
 from adaeagle.tree import DraftTree
 
 log = logging.getLogger(__name__)
 
 LAST = -1
 """The last layer's features, after the final norm, among the hidden states of `transformers`."""
-
-
-_NEUTRAL_PROCESSORS: dict[str, Any] = {
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "min_length": 0,
-    "min_new_tokens": None,
-    "bad_words_ids": None,
-    "sequence_bias": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "exponential_decay_length_penalty": None,
-    "guidance_scale": None,
-    "watermarking_config": None,
-    "renormalize_logits": False,
-    "remove_invalid_values": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +104,7 @@ class Target:
 
         Raises:
             NotImplementedError: the model's drafted text could differ from its plain text.
+            ValueError: the checkpoint lacks weights.
         """
         if device is not None and device_map is not None:
             raise ValueError(f"device must be None where device_map is given, got {device!r}")
@@ -131,15 +112,22 @@ class Target:
         check_attention(attn_implementation)
         check_type(AutoConfig.from_pretrained(folder, revision=revision))
         given = {"device_map": device_map, "quantization_config": quantization_config}
-        model = AutoModelForCausalLM.from_pretrained(
+        load: Any = AutoModelForCausalLM.from_pretrained  # typed for one of its two answers
+        model, loaded = load(
             folder,
             dtype=dtype or "auto",
             attn_implementation=attn_implementation,
             revision=revision,
+            output_loading_info=True,
             **{key: value for key, value in given.items() if value is not None},
         )
+        # `transformers` would draw them at random.
+        if loaded["missing_keys"]:
+            raise ValueError(
+                f"{name} must hold every weight, missing {sorted(loaded['missing_keys'])}"
+            )
         if device is not None:
-            model.to(device)  # type: ignore[arg-type]
+            model.to(device)
         return cls(model, _load_tokenizer(folder, revision), max_length=max_length, name=name)
 
     @property
@@ -191,16 +179,9 @@ class Target:
         # The template writes its own begin token.
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def check_processors(self) -> None:
+    def check_processors(self, is_greedy: bool = True) -> None:
         """Refuses generation-config settings that change logits and are not applied here."""
-        config = self.model.generation_config
-        for name, neutral in _NEUTRAL_PROCESSORS.items():
-            found = getattr(config, name, None)
-            if found not in (None, neutral):
-                raise NotImplementedError(
-                    f"{name} of the generation config must be {neutral}, got {found}: plain and "
-                    "drafted decoding would need it alike"
-                )
+        check_processors(self.model.generation_config, is_greedy)
 
     def begin(
         self, prompt_ids: Sequence[int], capacity: int, layers: tuple[int, ...] = (LAST,)
