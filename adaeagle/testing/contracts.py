@@ -21,7 +21,7 @@ from adaeagle.tree import DraftTree
 
 SEEDS = (3, 8, 13)
 MANY = (200, 200, 200)
-NUM_ROUNDS = 8
+NUM_ROUNDS = 6
 PROMPT = [1, 5, 9, 2]
 LENGTH = 24
 
