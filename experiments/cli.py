@@ -59,14 +59,13 @@ def _one_value_each(arguments: list[str]) -> list[str]:
     """Repeats a list option before each of its values, which is how typer reads lists."""
     repeated: list[str] = []
     option = ""
-    for argument in arguments:
-        if argument.startswith("-"):
-            option = argument if argument in LIST_OPTIONS else ""
-            if not option:
-                repeated.append(argument)
-        elif option:
+    for argument, after in zip(arguments, [*arguments[1:], "-"], strict=True):
+        if argument in LIST_OPTIONS and not after.startswith("-"):
+            option = argument
+        elif option and not argument.startswith("-"):
             repeated += [option, argument]
         else:
+            option = ""
             repeated.append(argument)
     return repeated
 

@@ -88,8 +88,10 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
     console = Console(stderr=as_json)
     for table in (speed_table(records), round_table(records), group_table(records, by)):
         console.print(table)
-    if comparison.bench.sampling.is_greedy:
+    if comparison.bench.compares_texts:
         console.print(divergence_line(records))
+    if comparison.bench.sampling.is_coupled:
+        console.print("coupled sampling accepts less: these are not the speeds of sampling")
     for path in (folder.path / "results.json", *pictures):
         console.print(str(path), soft_wrap=True, highlight=False)
     print(json.dumps(_last_line(found, folder.path)))
@@ -102,7 +104,7 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
     arms = _arms(settings.policies)
     prompts = _prompts(settings.prompts, settings.limit)
     drafts = any(not isinstance(policy, Vanilla) for policy in arms.values())
-    models = load_models(settings.models, needs_drafter=drafts)
+    models = load_models(settings.models, needs_drafter=drafts, is_greedy=law.is_greedy)
     with argument("--prompts", settings.prompts):
         for prompt in prompts:
             Conversation(models.target, prompt).next_ids()

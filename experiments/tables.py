@@ -92,13 +92,14 @@ def group_table(records: Sequence[PromptRecord], by: str) -> Table:
 
 
 def divergence_line(records: Sequence[PromptRecord]) -> str:
-    """Whether all policies gave the same text, as they must at temperature 0."""
+    """Whether all policies gave the same text, as they must without sampling."""
     found = [parted for record in records for parted in record.divergences]
     num_answers = sum(record.num_turns * (len(record.arms) - 1) for record in records)
     if not found:
         return f"all {num_answers} answers equal vanilla's, token for token"
-    gap = max(parted.top2_gap for parted in found)
+    gaps = [parted.top2_gap for parted in found if parted.top2_gap is not None]
+    where = f", at gaps of the target's two best logits up to {max(gaps):.1e}" if gaps else ""
     return (
-        f"{len(found)} of {num_answers} answers part from vanilla's, where the target's two best "
-        f"logits are {gap:.1e} apart at most: see `divergences` in results.json"
+        f"{len(found)} of {num_answers} answers part from vanilla's{where}: see `divergences` in "
+        "results.json"
     )

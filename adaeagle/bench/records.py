@@ -46,12 +46,12 @@ class ArmRecord:
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """Where an arm's text first differs from the baseline's at temperature 0."""
+    """Where an arm's text first differs from the baseline's, though it should not."""
 
     policy: str
     turn: int
     position: int  # of the first differing token, 0 being the answer's first
-    top2_gap: float  # between the target's two best logits there
+    top2_gap: float | None  # between the target's two best logits there, at temperature 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,5 +118,10 @@ def results(
         "baseline": BASELINE,
         "oracle": None,
         "arms": [asdict(arm) for arm in summarize(records)],
-        "per_prompt": [record.to_json() for record in records],
+        "per_prompt": [_without_states(record) for record in records],
     }
+
+
+def _without_states(record: PromptRecord) -> dict[str, Any]:
+    """What policies had learned is for resuming a run, not for its readers."""
+    return {key: value for key, value in record.to_json().items() if key != "policy_states"}

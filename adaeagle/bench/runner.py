@@ -42,6 +42,11 @@ class Bench:
     sampling: Sampling
     max_new_tokens: int
 
+    @property
+    def compares_texts(self) -> bool:
+        """Whether all arms must give the same text."""
+        return self.sampling.is_greedy or self.sampling.is_coupled
+
     def warm_up(self, prompt: Prompt) -> None:
         """Runs every arm on the first tokens of an answer, and forgets what it learned from it."""
         brief = replace(
@@ -73,7 +78,7 @@ class Bench:
             turn = talk.num_answered
             for name in order:
                 answers[name].append(self._answer(name, prompt, turn, token_ids))
-            if self.sampling.is_greedy:
+            if self.compares_texts:
                 last = {name: given[-1].token_ids for name, given in answers.items()}
                 divergences += self._compare(token_ids, turn, last)
             talk.answer(answers[BASELINE][-1].token_ids)
@@ -86,7 +91,7 @@ class Bench:
             order=order,
             arms={name: ArmRecord.of(answers[name]) for name in self.policies},
             divergences=divergences,
-            policy_states={name: state for name, state in states.items() if state},
+            policy_states=deepcopy({name: state for name, state in states.items() if state}),
         )
 
     def _answer(self, name: str, prompt: Prompt, turn: int, token_ids: list[int]) -> Generation:
@@ -112,7 +117,8 @@ class Bench:
         for name, answer in answers.items():
             position = first_difference(plain, answer)
             if position is not None:
-                gap = top2_gap(self.target, token_ids + plain[:position])
+                same = token_ids + plain[:position]
+                gap = top2_gap(self.target, same) if self.sampling.is_greedy else None
                 yield Divergence(name, turn, position, gap)
 
 

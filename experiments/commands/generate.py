@@ -58,6 +58,7 @@ def generate(
     models = load_models(
         ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
         needs_drafter=not isinstance(chosen, Vanilla),
+        is_greedy=law.is_greedy,
     )
     option = "--prompt" if prompts is None else "--prompts"
     with argument(option, prompt if prompts is None else prompts):

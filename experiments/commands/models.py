@@ -1,13 +1,14 @@
 """From the options of a command to a loaded target, drafter and sampling law."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import torch
 import transformers
+from rich.console import Console
 from safetensors import safe_open
 
 from adaeagle import EagleDrafter, ModelDrafter, Target
@@ -45,8 +46,14 @@ class Models:
     config: dict[str, Any]  # resolved, for the results
 
 
-def load_models(options: ModelOptions, *, needs_drafter: bool) -> Models:
+def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) -> Models:
     """Loads target and drafter.
+
+    Args:
+        options: which.
+        needs_drafter: whether any policy drafts.
+        is_greedy: whether the text is of temperature 0, where fewer settings of a generation
+            config matter.
 
     Raises:
         InputError: an option does not fit.
@@ -57,13 +64,9 @@ def load_models(options: ModelOptions, *, needs_drafter: bool) -> Models:
     name, kind = _drafter_choice(options) if needs_drafter else (None, None)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    target = _load_target(options.target, device, dtype)
-    drafter: EagleDrafter | ModelDrafter | None = None
-    if name is not None:
-        loader = EagleDrafter if kind == "eagle" else ModelDrafter
-        must = "an EAGLE head" if kind == "eagle" else "a causal language model"
-        with argument("--drafter", options.drafter or name, f"{must} made for {options.target}"):
-            drafter = loader.from_pretrained(name, target)
+    with Console(stderr=True).status("loading models"):
+        target = _load_target(options.target, device, dtype, is_greedy)
+        drafter = None if name is None else _load_drafter(name, kind, target, options)
     config = {
         "target": options.target,
         "target_weights": fingerprint(target.model),
@@ -79,10 +82,11 @@ def load_models(options: ModelOptions, *, needs_drafter: bool) -> Models:
 
 def silence() -> None:
     """Keeps progress bars and notes of the loading libraries out of our output."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging = transformers.utils.logging
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    huggingface_hub.utils.disable_progress_bars()
+    huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
 def make_sampling(
@@ -116,7 +120,7 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _load_target(name: str, device: str, dtype: torch.dtype | None) -> Target:
+def _load_target(name: str, device: str, dtype: torch.dtype | None, is_greedy: bool) -> Target:
     if (
         name == BUNDLED_TARGET
         and bundled_folder(name, "target") is None
@@ -125,11 +129,26 @@ def _load_target(name: str, device: str, dtype: torch.dtype | None) -> Target:
         raise InputError(f"--target {name!r}: this installation carries no bundled model")
     must = "a bundled model (mini), a folder or a Hugging Face id of a causal language model"
     with argument("--target", name, must):
-        if name.startswith((".", "/")) and not Path(name).is_dir():
-            raise FileNotFoundError("there is no such folder")
+        _check_folder(name)
         target = Target.from_pretrained(name, device=device, dtype=dtype)
-        target.check_processors()
+        target.check_processors(is_greedy)
     return target
+
+
+def _load_drafter(
+    name: str, kind: str | None, target: Target, options: ModelOptions
+) -> EagleDrafter | ModelDrafter:
+    loader = EagleDrafter if kind == "eagle" else ModelDrafter
+    must = "an EAGLE head" if kind == "eagle" else "a causal language model"
+    with argument("--drafter", options.drafter or name, f"{must} made for {target.name}"):
+        _check_folder(name)
+        return loader.from_pretrained(name, target)
+
+
+def _check_folder(name: str) -> None:
+    """Says so at once where a path leads nowhere, which the hub would take for a bad id."""
+    if name.startswith((".", "/")) and not Path(name).is_dir():
+        raise FileNotFoundError("there is no such folder")
 
 
 def _drafter_choice(options: ModelOptions) -> tuple[str, str]:

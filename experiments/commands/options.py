@@ -1,11 +1,40 @@
 """Options that several subcommands take, written once."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 MODELS, TEXT, RUN = "Models", "Text", "Run"
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number that is at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise typer.BadParameter(f"must be a whole number >= {least}, got {text!r}")
+        return value
+
+    return parse
+
+
+def number(text: str) -> float:
+    """Reads a number; its range is for the caller to check."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"must be a number, got {text!r}")
+    return value
+
 
 Target = Annotated[
     str,
@@ -43,7 +72,12 @@ Dtype = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(help="CPU threads. Default: torch's.", min=1, rich_help_panel=MODELS),
+    typer.Option(
+        help="CPU threads. Default: torch's.",
+        parser=whole(1),
+        metavar="N",
+        rich_help_panel=MODELS,
+    ),
 ]
 Prompts = Annotated[
     str,
@@ -56,28 +90,49 @@ Limit = Annotated[
     int | None,
     typer.Option(
         help="At most so many prompts, taken from each source (or category) in turn.",
-        min=1,
+        parser=whole(1),
+        metavar="N",
         rich_help_panel=TEXT,
     ),
 ]
 MaxNewTokens = Annotated[
-    int, typer.Option(help="Most tokens of an answer.", min=1, rich_help_panel=TEXT)
+    int,
+    typer.Option(
+        help="Most tokens of an answer.", parser=whole(1), metavar="N", rich_help_panel=TEXT
+    ),
 ]
 Temperature = Annotated[
-    float, typer.Option(help="0: the likeliest token.", min=0.0, rich_help_panel=TEXT)
+    float,
+    typer.Option(
+        help="0: the likeliest token.", parser=number, metavar="NUMBER", rich_help_panel=TEXT
+    ),
 ]
 TopP = Annotated[
     float,
-    typer.Option(help="Keep the likeliest tokens of this probability.", rich_help_panel=TEXT),
+    typer.Option(
+        help="Keep the likeliest tokens of this probability together.",
+        parser=number,
+        metavar="NUMBER",
+        rich_help_panel=TEXT,
+    ),
 ]
 TopK = Annotated[
-    int, typer.Option(help="Keep so many tokens; 0: all.", min=0, rich_help_panel=TEXT)
+    int,
+    typer.Option(
+        help="Keep so many of the likeliest tokens; 0: all.",
+        parser=whole(0),
+        metavar="N",
+        rich_help_panel=TEXT,
+    ),
 ]
 Sampling = Annotated[
     str,
     typer.Option(help="How drafts are accepted above temperature 0.", rich_help_panel=TEXT),
 ]
-Seed = Annotated[int, typer.Option(help="Of everything random.", min=0, rich_help_panel=TEXT)]
+Seed = Annotated[
+    int,
+    typer.Option(help="Of everything random.", parser=whole(0), metavar="N", rich_help_panel=TEXT),
+]
 Out = Annotated[
     Path | None,
     typer.Option(
