@@ -81,11 +81,13 @@ def _opened(
     else:
         # One host sync a level: a policy that may stop decides how wide the forward is.
         opened = num_children > 0
-        num_open = min(int(opened.sum(1).max()), budget.width_of(level))
+        counts_open = opened.sum(1)
+        all_full = (~opened | (num_children == budget.max_children)).all()
+        most, least, full = torch.stack((counts_open.max(), counts_open.min(), all_full)).tolist()
+        num_open = min(most, budget.width_of(level))
         if num_open == 0:
             return None
-        full = opened.sum(1).min() >= num_open
-        is_full = bool(full) and bool((num_children[opened] == budget.max_children).all())
+        is_full = bool(full) and least >= num_open
     if num_open == frontier.shape[1]:
         rows, counts = frontier, num_children
     else:
@@ -106,6 +108,8 @@ class LiveProposer:
         needs_entropy: compute `Level.entropies`.
         vocab_map: [V of the draft] target token ids, where the drafter has a vocabulary of its own.
         vocab_size: of the target, where there is a `vocab_map`.
+        noise: [depth, V of the target] that picks the target's token of each level, in coupled
+            sampling; None otherwise.
     """
 
     def __init__(
@@ -118,15 +122,17 @@ class LiveProposer:
         needs_entropy: bool,
         vocab_map: Tensor | None = None,
         vocab_size: int = 0,
+        noise: Tensor | None = None,
     ) -> None:
         self._session = session
         self._pending = pending
-        self._is_drawn = proposal == "draw" and not sampling.is_greedy
+        self._is_drawn = proposal == "draw" and not sampling.is_greedy and noise is None
         self._sampling = sampling
         self._generator = generator
         self._needs_entropy = needs_entropy
         self._vocab_map = vocab_map
         self._vocab_size = vocab_size
+        self._noise = noise
         self._laws: list[Tensor] = []
 
     @property
@@ -157,7 +163,7 @@ class LiveProposer:
             ids = (log_probs - noise).topk(num_ranks, dim=-1).indices
             chosen = log_probs.gather(-1, ids)
         else:
-            logits = logits.float()
+            logits = logits.float() if self._noise is None else self._coupled(logits, tree)
             chosen, ids = logits.topk(num_ranks, dim=-1)
             total = logits.logsumexp(-1, keepdim=True)
             chosen = (chosen - total).clamp_(max=0.0)
@@ -167,3 +173,15 @@ class LiveProposer:
         if self._vocab_map is not None:
             ids = self._vocab_map[ids]
         return Level(rows, ids, chosen, entropies=entropies)
+
+    def _coupled(self, logits: Tensor, tree: DraftTree) -> Tensor:
+        """What the noise that will pick the target's tokens makes of the draft's law, [P, W, V].
+
+        Confidences are then those of tokens under this noise: a token that the draft finds likely
+        is not to be expected where the noise speaks against it.
+        """
+        assert self._noise is not None
+        noise = self._noise[tree.num_levels]
+        if self._vocab_map is not None:
+            noise = noise[self._vocab_map]
+        return self._sampling.log_probs(logits) + noise

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaeagle import verify
 from adaeagle.clock import RoundClock
+from adaeagle.coupling import gumbel_noise
 from adaeagle.drafters.base import Drafter, DraftSession
 from adaeagle.drafting import LiveProposer, clamp_budget, draft
 from adaeagle.policy import Budget, Context, Outcome, Policy
+from adaeagle.processors import build, process_paths
 from adaeagle.records import Generation, Piece, Round
 from adaeagle.registry import get_policy
 from adaeagle.sampling import Sampling, SamplingMode
@@ -48,7 +51,8 @@ def generate(
         temperature: 0 takes the likeliest token.
         top_p: see `Sampling`.
         top_k: see `Sampling`.
-        sampling: how drafted tokens are accepted at a temperature above 0.
+        sampling: how drafted tokens are accepted at a temperature above 0: `rejection` keeps the
+            target's law; `coupled` lets the seed alone decide the text, and accepts less.
         seed: of everything random in this text.
         stop_token_ids: end the text, and are its last token; None: the model's own; []: never.
 
@@ -107,7 +111,7 @@ def stream(
         raise ValueError(
             f"prompt_ids must be in 0..{target.vocab_size - 1}, got {low if low < 0 else high}"
         )
-    target.check_processors()
+    target.check_processors(law.is_greedy)
     limit = min(max_new_tokens, target.max_length - len(prompt_ids))
     stops = target.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
     decoding = _Decoding(
@@ -124,6 +128,7 @@ class _Draft:
     num_drafted: int
     depth: int
     laws: Tensor | None  # [E, V] of the draft rows, where children were drawn
+    noise: Tensor | None = None  # [depth + 1, V] of the round's positions, in coupled sampling
 
 
 @dataclass(slots=True)
@@ -173,6 +178,14 @@ class _Decoding:
     def _setup(self) -> None:
         self.policy.reset()
         device = self.target.device
+        self.processors = build(
+            self.target.model.generation_config,
+            len(self.prompt_ids),
+            len(self.prompt_ids) + self.limit,
+            self.stops,
+            device,
+        )
+        self.text_ids = list(self.prompt_ids)  # grows where processors read it
         self.uniforms = torch.Generator().manual_seed(self.sampling.seed)
         self.noise = torch.Generator(device).manual_seed(self.sampling.seed + 1)
         capacity = len(self.prompt_ids) + self.limit + ROOM
@@ -183,10 +196,12 @@ class _Decoding:
 
     def _prefill(self) -> Tensor:
         features, logits = self.session.prefill()
-        if self.sampling.is_greedy:
-            root = logits.argmax(-1)  # [1]
+        nothing = DraftTree.empty(1, self.target.device)
+        logits = self._processed(logits.unsqueeze(1), nothing)
+        if self.sampling.is_greedy or self.sampling.is_coupled:
+            root = self._said(logits, nothing, self._coupling(0))[0]
         else:
-            root = self._sample(self.sampling.log_probs(logits)[0].exp())
+            root = self._sample(self.sampling.log_probs(logits)[0, 0].exp())
         prompt = self.session.prompt_ids
         self._remember(torch.cat((prompt[:, 1:], root.view(1, 1)), dim=1), features.chosen)
         self.last_ids, self.last_features = prompt[:, -1], features.last[:, -1]
@@ -204,6 +219,7 @@ class _Decoding:
         paths = ancestors(tree)
         clock.ends("other")
         features, logits = self.session.verify(root, tree, paths)
+        logits = self._processed(logits, tree)
         verdict = self._accept(drafted, paths, logits)
         clock.ends("verify")
         kept = [0, *(row + 1 for row in verdict.rows)]
@@ -247,8 +263,10 @@ class _Decoding:
 
     def _draft(self, budget: Budget, clock: RoundClock) -> _Draft:
         device = self.target.device
-        if isinstance(budget.depth, int) and budget.depth == 0:
-            return _Draft(DraftTree.empty(1, device), 0, 0, None)
+        depth = budget.depth if isinstance(budget.depth, int) else int(budget.depth.max())
+        noise = self._coupling(depth)
+        if depth == 0:
+            return _Draft(DraftTree.empty(1, device), 0, 0, None, noise)
         if self.drafting is None or self.drafter is None:
             raise ValueError(f"{type(self.policy).__name__} drafts: it needs a drafter, got None")
         features = None
@@ -263,6 +281,7 @@ class _Decoding:
             self.policy.needs_entropy,
             self.drafter.vocab_map,
             self.target.vocab_size,
+            noise,
         )
         tree = draft(self.policy, proposer, budget, 1, device, clock)
         if tree.num_levels:
@@ -275,7 +294,7 @@ class _Decoding:
         clock.ends("policy")
         if not (keep is tree.valid and tree.is_dense):
             tree = tree.take(keep, self._num_rows(keep, budget))
-        return _Draft(tree, num_drafted, tree.num_levels, laws)
+        return _Draft(tree, num_drafted, tree.num_levels, laws, noise)
 
     def _num_rows(self, keep: Tensor, budget: Budget) -> int:
         # Close to its limit a text may cut a round short, which then has fewer nodes than planned.
@@ -288,9 +307,9 @@ class _Decoding:
 
     def _accept(self, drafted: _Draft, paths: Tensor, logits: Tensor) -> _Verdict:
         tree = drafted.tree
-        if not self.sampling.is_greedy:
+        if not (self.sampling.is_greedy or self.sampling.is_coupled):
             return self._accept_sampled(drafted, logits)
-        said = logits.argmax(-1)  # [1, N+1]
+        said = self._said(logits, tree, drafted.noise)
         accepted = verify.greedy(tree, paths, said)
         # The round's one host sync where shapes are fixed.
         host = torch.cat((accepted.long(), said), dim=1)[0].tolist()
@@ -298,6 +317,27 @@ class _Decoding:
         said_host = host[len(tree) :]
         # What the target said after the root and after each accepted node.
         return _Verdict(rows, None, [said_host[0], *(said_host[row + 1] for row in rows)])
+
+    def _processed(self, logits: Tensor, tree: DraftTree) -> Tensor:
+        """Logits [1, N+1, V] after what the generation config asks for."""
+        if not self.processors:
+            return logits
+        return process_paths(self.processors, logits, self.text_ids, tree)
+
+    def _coupling(self, depth: int) -> Tensor | None:
+        """What picks the tokens that a round of this depth may emit, in coupled sampling."""
+        if not self.sampling.is_coupled:
+            return None
+        start = len(self.prompt_ids) + self.num_emitted
+        vocab_size = self.target.vocab_size
+        return gumbel_noise(self.sampling.seed, start, depth + 1, vocab_size, self.target.device)
+
+    def _said(self, logits: Tensor, tree: DraftTree, noise: Tensor | None) -> Tensor:
+        """The target's token after the root and after every node: [1, N+1, V] → [1, N+1]."""
+        if noise is None:
+            return logits.argmax(-1)
+        depths = F.pad(tree.depths[0], (1, 0))
+        return (self.sampling.log_probs(logits) + noise[depths]).argmax(-1)
 
     def _accept_sampled(self, drafted: _Draft, logits: Tensor) -> _Verdict:
         probs = self.sampling.log_probs(logits)[0].exp()
@@ -324,6 +364,8 @@ class _Decoding:
                 self.is_done = True
                 break
         self.num_emitted += len(emitted)
+        if self.processors:
+            self.text_ids += emitted
         self.is_done = self.is_done or self.num_emitted >= self.limit
         return emitted
 

@@ -12,8 +12,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-SamplingMode = Literal["rejection"]
-SAMPLING_MODES = ("rejection",)
+SamplingMode = Literal["rejection", "coupled"]
+SAMPLING_MODES = ("rejection", "coupled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,8 @@ class Sampling:
         temperature: 0 takes the likeliest token.
         top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
         top_k: keep this many tokens; 0 keeps all.
-        mode: how drafted tokens are accepted at a temperature above 0.
+        mode: how drafted tokens are accepted at a temperature above 0. Both keep the target's law;
+            with `coupled` the seed alone decides the text, whatever drafts, and less is accepted.
         seed: of everything random in one text.
     """
 
@@ -47,6 +48,10 @@ class Sampling:
     @property
     def is_greedy(self) -> bool:
         return self.temperature == 0
+
+    @property
+    def is_coupled(self) -> bool:
+        return self.mode == "coupled" and not self.is_greedy
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """The processed law of every row, float32: [..., V] → [..., V] natural logs."""

@@ -280,8 +280,8 @@ def test_processors_that_are_not_applied_are_refused(make_pair: MakePair) -> Non
     shared, drafter = make_pair("model")
     model = copy.deepcopy(shared.model)
     assert model.generation_config is not None
-    model.generation_config.repetition_penalty = 1.3
-    with pytest.raises(NotImplementedError, match=r"repetition_penalty .* got 1\.3"):
+    model.generation_config.encoder_repetition_penalty = 1.3
+    with pytest.raises(NotImplementedError, match=r"encoder_repetition_penalty .* got 1\.3"):
         generate(Target(model), drafter, "chain", [1, 2])
 
 
