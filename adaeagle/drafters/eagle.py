@@ -149,8 +149,11 @@ def _load_eagle(name: str, raw: dict[str, Any], weights: Weights) -> EagleHead:
 def _load_eagle3(name: str, raw: dict[str, Any], weights: Weights) -> Eagle3Head:
     query = weights.get("midlayer.self_attn.q_proj.weight")
     if query is not None and raw.get("num_attention_heads"):
-        # The official code ignores `head_dim` of the config, others do not: the weights decide.
-        raw = raw | {"head_dim": query.shape[0] // raw["num_attention_heads"]}
+        # The official code ignores these keys of the config, others do not: the weights decide.
+        raw = raw | {
+            "head_dim": query.shape[0] // raw["num_attention_heads"],
+            "qkv_bias": "midlayer.self_attn.q_proj.bias" in weights,
+        }
     head = Eagle3Head(Eagle3HeadConfig.from_json(raw))
     offsets, _ = weights.pop("d2t", None), weights.pop("t2d", None)
     if head.has_draft_vocab:

@@ -335,12 +335,16 @@ def test_a_narrower_head_brings_its_own_embedding(
     check_text(target, prompt, found.token_ids, plain_text(target, prompt, 20))
 
 
-def test_an_attention_width_of_its_own_is_read_from_the_weights(
+def test_what_a_config_carries_over_from_its_target_is_read_from_the_weights(
     target: Target, tmp_path: Path
 ) -> None:
-    weights = random_weights(RAW)
-    name = write(tmp_path, RAW | {"head_dim": 999}, weights, "bin")
-    assert EagleDrafter.from_pretrained(name, target).head.config.head_dim == HIDDEN // 4
+    raw = RAW | {"head_dim": 999, "qkv_bias": True}
+    config = EagleDrafter.from_pretrained(
+        write(tmp_path, raw, random_weights(RAW), "bin"), target
+    ).head.config
+    assert isinstance(config, Eagle3HeadConfig)
+    assert config.head_dim == HIDDEN // 4
+    assert not config.qkv_bias
 
 
 def test_positions_are_exact_in_half_precision() -> None:
