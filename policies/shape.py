@@ -1,7 +1,8 @@
 """What shapes share: a stop rule beside them, and how it closes nodes.
 
-Differs from papers that speak of chains only: on a tree a rule closes single nodes, after the shape
-has chosen which to go on from, so that a stopped tree is always part of the unstopped one.
+Differs from papers that speak of chains only: on a tree a rule closes single nodes, of those that
+the shape would go on from. A closed node's place in the next draft forward stays empty; one level
+deeper a beam fills up again, with the likeliest of what is left.
 """
 
 from abc import abstractmethod

@@ -1,0 +1,109 @@
+"""The Python on the pages of `docs/` runs, and the package that one of them writes is found."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from adaeagle.bundled import bundled_folder
+
+DOCS = Path(__file__).parent.parent / "docs"
+PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text("utf-8"))
+FENCE = re.compile(r"^```(python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILE_NAME = re.compile(r"# (\S+\.(?:py|toml))\n")
+
+
+def blocks(page: str) -> tuple[dict[str, str], list[str]]:
+    """A page's files, by the path in their first line, and its other Python, in order."""
+    files, code = {}, []
+    for language, text in FENCE.findall((DOCS / page).read_text("utf-8")):
+        if name := FILE_NAME.match(text):
+            files[name[1]] = text
+        elif language == "python":
+            code.append(text)
+    return files, code
+
+
+def write(files: dict[str, str], folder: Path) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, "utf-8")
+
+
+@pytest.fixture
+def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder to import from, for one test."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_runs(page: str, on_path: Path) -> None:
+    files, code = blocks(page)
+    write(files, on_path)
+    names: dict[str, object] = {}
+    for text in code:
+        if '"mini"' in text and bundled_folder("mini", "target") is None:
+            pytest.skip("the bundled model is not in this checkout")
+        exec(compile(text, page, "exec"), names)
+
+
+@pytest.fixture
+def example(tmp_path: Path) -> Path:
+    """The package of `write-a-policy.md`, with what an installer writes beside it."""
+    files, _ = blocks("write-a-policy.md")
+    write(files, tmp_path)
+    project = tomllib.loads(files["pyproject.toml"])["project"]
+    about = tmp_path / f"drafting_ideas-{project['version']}.dist-info"
+    entries = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in names.items())
+        for group, names in project["entry-points"].items()
+    ]
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    write({"METADATA": metadata, "entry_points.txt": "\n".join(entries)}, about)
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Another Python, with the package in `folder` on its path."""
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_policy_of_another_package_is_found_by_name(example: Path) -> None:
+    code = """
+import adaeagle
+from adaeagle import registry
+print(sorted({"echo", "steep", "chain"} & set(registry.names())))
+print(adaeagle.get_policy("echo(most=5)").most)
+print(adaeagle.get_policy("eagle2(stop=steep(drop=2.0))").stop.drop)
+print(type(adaeagle.get_policy("steep").stop).__module__)
+"""
+    expected = ["['chain', 'echo', 'steep']", "5", "2.0", "drafting_ideas.steep"]
+    assert run(example, "-c", code).split("\n")[:-1] == expected
+
+
+def test_its_own_tests_pass(example: Path) -> None:
+    """The conformance suite needs nothing of this repository's tests."""
+    said = run(example, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    assert re.search(r"\d\d passed", said)
+    assert "failed" not in said
