@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers import DynamicCache
 
 from adaeagle.target import Target
 from predictors.conversations import Message
@@ -45,7 +46,7 @@ class OwnTextSettings:
     max_turns: int = 2
     temperature: float = 0.0
     batch_size: int = 32
-    shard_size: int = 256
+    shard_size: int = 128
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -187,28 +188,51 @@ def _answer_batches(
 def generate_batch(
     target: Target, prompts: list[list[int]], settings: OwnTextSettings
 ) -> list[list[int]]:
-    """Plain decoding of a batch; each answer ends with its first end token, if it reached one."""
+    """Plain decoding of a batch; each answer ends with its first end token, if it reached one.
+
+    Rows that have ended leave the batch once they are half of it, so that short answers do not
+    wait for long ones.
+    """
     longest = max(map(len, prompts))
-    stops = target.eos_token_ids
-    pad = stops[0] if stops else 0
-    token_ids = torch.tensor([[pad] * (longest - len(ids)) + ids for ids in prompts])
-    mask = torch.tensor([[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts])
-    sampling = {"temperature": settings.temperature, "top_k": 0, "top_p": 1.0}
-    rows = target.model.generate(  # type: ignore[operator]
-        token_ids.to(target.device),
-        attention_mask=mask.to(target.device),
-        max_new_tokens=settings.max_new_tokens,
-        do_sample=settings.temperature > 0,
-        pad_token_id=pad,
-        eos_token_id=list(stops) or None,
-        **(sampling if settings.temperature > 0 else {}),
-    )
-    return [_until_stop(row, stops) for row in rows[:, longest:].tolist()]
+    padded = [[0] * (longest - len(ids)) + ids for ids in prompts]
+    is_real = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
+    token_ids = torch.tensor(padded, device=target.device)
+    mask = torch.tensor(is_real, device=target.device)
+    stops = torch.tensor(target.eos_token_ids, device=target.device)
+    cache = DynamicCache()
+    answers: list[list[int]] = [[] for _ in prompts]
+    rows = torch.arange(len(prompts))  # which answer each row of the batch is
+    is_open = torch.ones(len(prompts), dtype=torch.bool)
+    for _ in range(settings.max_new_tokens):
+        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -token_ids.shape[1] :]
+        features = target.model.base_model(
+            input_ids=token_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        chosen = _choose(target.logits(features), settings.temperature)
+        for row, token in zip(rows[is_open].tolist(), chosen[is_open].tolist(), strict=True):
+            answers[row].append(token)
+        is_open &= ~torch.isin(chosen, stops).cpu()
+        if not is_open.any():
+            break
+        if 2 * int(is_open.sum()) <= len(rows):
+            kept = is_open.nonzero().squeeze(1)
+            cache.batch_select_indices(kept.to(target.device))
+            chosen, mask, rows, is_open = chosen[kept], mask[kept], rows[kept], is_open[kept]
+        token_ids = chosen.unsqueeze(1)
+        mask = torch.cat((mask, torch.ones_like(token_ids)), dim=1)
+    return answers
 
 
-def _until_stop(row: list[int], stops: tuple[int, ...]) -> list[int]:
-    ends = [place for place, token in enumerate(row) if token in stops]
-    return row[: ends[0] + 1] if ends else row
+def _choose(logits: Tensor, temperature: float) -> Tensor:
+    """One token a row: [B, V] → [B]."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    probs = (logits.float() / temperature).softmax(-1)
+    return torch.multinomial(probs, 1).squeeze(1)
 
 
 def _write(texts: list[OwnText], path: Path) -> None:

@@ -32,9 +32,9 @@ class Scale:
     stream_tokens: int = 9_000_000
     target_layers: int = 12
     target_steps: int = 700
-    questions_a_source: int = 192
+    questions_a_source: int = 96
     max_new_tokens: int = 192
-    head_steps: int = 4000
+    head_steps: int = 1600
     head_batch: int = 16
     head_learning_rate: float = 2e-3
     draft_tokens: int = 4_000_000

@@ -32,7 +32,7 @@ train_head(TrainHeadSettings(
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "prompts.jsonl"
     words = ["cat", "mat", "the", "1", "2", "and", "on", "sat", "counted", "3"]
-    answer = "the cat sat on the mat and counted 1 2 3"
+    answer = "the cat sat on the mat and counted 1 2 3 " * 6
     records = [
         {
             "messages": [
@@ -55,7 +55,7 @@ def settings(chat_folder: Path, data: Path, tmp_path: Path) -> TrainHeadSettings
         tmp_path / "out",
         max_steps=6,
         batch_size=2,
-        window=64,
+        window=32,
         learning_rate=1e-3,
         warmup_steps=0,
         max_new_tokens=8,
@@ -71,7 +71,7 @@ def test_it_trains_a_model_that_drafts(settings: TrainHeadSettings, kind: str) -
     result = train_head(replace(settings, kind=kind))
     assert result["steps"] == 6
     assert json.loads((settings.out / "result.json").read_text()) == result
-    assert json.loads((settings.out / "config.json").read_text())["window"] == 64
+    assert json.loads((settings.out / "config.json").read_text())["window"] == 32
     assert list(settings.out.glob("log/version_*/metrics.csv"))
     target = Target.from_pretrained(settings.target)
     loader = EagleDrafter if kind == "eagle" else ModelDrafter
@@ -110,7 +110,7 @@ def test_two_processes_train_one_head(chat_folder: Path, data: Path, tmp_path: P
     script.write_text(SCRIPT)
     out = tmp_path / "out"
     command = [sys.executable, str(script), str(chat_folder), str(data), str(out)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    finished = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert json.loads((out / "result.json").read_text())["steps"] == 4
     target = Target.from_pretrained(str(chat_folder))
