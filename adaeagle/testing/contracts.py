@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.engine import generate
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
+from adaeagle.sampling import SamplingMode
 from adaeagle.target import Target
 from adaeagle.testing.checked import Checked, check_tensor, unchanged
 from adaeagle.testing.toy_rounds import Agreement, ToyRound, ToyTexts
@@ -110,15 +111,30 @@ class PolicyContract:
             assert r.num_accepted <= r.num_verified <= r.num_drafted
 
     def test_sampled_text(self, policy: Policy) -> None:
-        """The seed decides, and nothing is emitted beyond the limit."""
-        target, drafter = tiny_pair(self.vocab_size, self.feature_size)
-        settings: dict[str, Any] = {"max_new_tokens": LENGTH, "temperature": 1.0, "seed": 4}
+        """With coupled noise the text is the target's own, token for token, whatever is drafted."""
+        plain = self.sample(Plain(), "coupled")
+        assert self.sample(policy, "coupled") == plain
+
+    def test_the_seed_decides(self, policy: Policy) -> None:
         state = copy.deepcopy(policy.state_dict())
-        one = generate(target, drafter, policy, PROMPT, **settings)
+        once = self.sample(policy, "rejection")
         policy.load_state_dict(state)
-        other = generate(target, drafter, policy, PROMPT, **settings)
-        assert one.token_ids == other.token_ids
-        assert len(one.token_ids) == LENGTH
+        assert self.sample(policy, "rejection") == once
+        assert len(once) == LENGTH
+
+    def sample(self, policy: Policy, sampling: SamplingMode) -> list[int]:
+        """A text at temperature 1."""
+        target, drafter = tiny_pair(self.vocab_size, self.feature_size)
+        return generate(
+            target,
+            drafter,
+            policy,
+            PROMPT,
+            max_new_tokens=LENGTH,
+            temperature=1.0,
+            sampling=sampling,
+            seed=4,
+        ).token_ids
 
 
 class StopRuleContract(PolicyContract):
@@ -132,6 +148,13 @@ class StopRuleContract(PolicyContract):
     @pytest.fixture(params=["chain", "tree"])
     def policy(self, rule: StopRule, request: pytest.FixtureRequest) -> Policy:
         return Stopped(rule, depth=9, width=1 if request.param == "chain" else 4)
+
+
+class Plain(Policy):
+    """Never drafts."""
+
+    def plan(self, context: Context) -> Budget:
+        return Budget(depth=0)
 
 
 class Stopped(Policy):
