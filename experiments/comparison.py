@@ -82,7 +82,7 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
     records = _measure(comparison)
     found = results(records, git=provenance.git(), **comparison.identity)
     by = grouping(comparison.prompts)
-    with argument("--out", str(folder.path), "a folder that can be written"):
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
         folder.write("results.json", json.dumps(found, indent=1) + "\n")
         pictures = draw_all(records, by, folder)
     console = Console(stderr=as_json)
@@ -127,7 +127,8 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
         "versions": provenance.versions(),
     }
     path = settings.out or _default_folder(identity)
-    with argument("--out", str(path), "a folder that can be written, empty or of this same run"):
+    must = "a folder that can be written, empty or of this same run"
+    with argument("--out", str(path), must, (OSError, ValueError)):
         folder = RunFolder(path, identity, replace=anew)
     bench = Bench(models.target, models.drafter, arms, law, settings.max_new_tokens)
     return Comparison(bench, prompts, folder, identity)
@@ -156,7 +157,7 @@ def _default_folder(identity: dict[str, Any]) -> Path:
 def _measure(comparison: Comparison) -> list[PromptRecord]:
     """Measures the prompts that are not finished yet, with a bar on stderr."""
     bench, prompts, folder = comparison.bench, comparison.prompts, comparison.folder
-    with argument("--out", str(folder.path), "a folder of this same run"):
+    with argument("--out", str(folder.path), "a folder of this same run", (OSError, ValueError)):
         records = folder.records()
     console = Console(stderr=True)
     if records:
@@ -175,7 +176,7 @@ def _measure(comparison: Comparison) -> list[PromptRecord]:
             bench.warm_up(prompts[0])
             progress.update(task, description=f"prompts under {len(bench.policies)} policies")
             for record in bench.run(prompts, tuple(records)):
-                with argument("--out", str(folder.path), "a folder with room"):
+                with argument("--out", str(folder.path), "a folder with room", OSError):
                     folder.append(record)
                 records.append(record)
                 progress.advance(task)

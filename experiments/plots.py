@@ -162,7 +162,7 @@ def tokens_per_round(records: Sequence[PromptRecord], by: str) -> Figure:
     figure = Figure(figsize=(8, 1.4 + 0.5 * len(order) + 0.22 * len(names)), layout="constrained")
     axes = figure.subplots()
     for place, name in enumerate(names):
-        if name == BASELINE:  # always 1: the dashed line
+        if name == BASELINE and len(names) > 1:  # always 1: the dashed line
             continue
         # Equal values are moved apart a little, so that no mark hides another.
         shift = 0.5 * (place / len(names) - 0.5)

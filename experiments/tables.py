@@ -3,16 +3,18 @@
 from collections.abc import Sequence
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import ArmResult, grouped, num_rounds, summarize
 from adaeagle.bench.runner import BASELINE
 
 
-def speed_table(records: Sequence[PromptRecord]) -> Table:
+def speed_table(records: Sequence[PromptRecord]) -> Group:
     """How fast each policy is."""
-    table = _table("speed", "policy", "tokens/s", "speed-up", "95 % interval", "tokens\na round")
+    table = _table("policy", "tokens/s", "speed-up", "95 % interval", "tokens\na round")
     arms = summarize(records)
     best = max(arm.speedup for arm in arms)
     for number, arm in enumerate(arms, start=1):
@@ -25,14 +27,14 @@ def speed_table(records: Sequence[PromptRecord]) -> Table:
             f"{arm.tokens_per_round:.2f}",
             style="bold" if arm.speedup == best else None,
         )
-    return table
+    return _titled("speed", table)
 
 
-def round_table(records: Sequence[PromptRecord]) -> Table:
+def round_table(records: Sequence[PromptRecord]) -> Group:
     """What an average round of each policy is made of."""
     parts = ("draft", "verify", "policy", "other")
     titles = ("draft\nforwards", "nodes\nverified", *(f"{part}\nms" for part in parts), "sum\nms")
-    table = _table("an average round", *titles)
+    table = _table(*titles)
     for number, arm in enumerate(summarize(records), start=1):
         rounds = num_rounds(records, arm.policy)
         spent = [1000 * getattr(arm, f"{part}_seconds") / rounds for part in parts]
@@ -41,12 +43,12 @@ def round_table(records: Sequence[PromptRecord]) -> Table:
             *(f"{total / rounds:.1f}" for total in (arm.draft_forwards, arm.verified_nodes)),
             *(f"{milliseconds:.2f}" for milliseconds in (*spent, sum(spent))),
         )
-    return table
+    return _titled("an average round", table)
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(*columns: str) -> Table:
     """A table whose first column is the number of a policy."""
-    table = _bare_table(title)
+    table = _bare_table()
     table.add_column("#", justify="right")
     for column in columns:
         if column == "policy":
@@ -56,14 +58,13 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _bare_table(title: str) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+def _bare_table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _titled(title: str, table: Table) -> Group:
+    """A table below its title, which may be the wider of the two."""
+    return Group(Text(title, style="italic"), table)
 
 
 def _interval(arm: ArmResult) -> str:
@@ -73,9 +74,9 @@ def _interval(arm: ArmResult) -> str:
     return f"{low:.2f} to {high:.2f}"
 
 
-def group_table(records: Sequence[PromptRecord], by: str) -> Table:
+def group_table(records: Sequence[PromptRecord], by: str) -> Group:
     """A row for each source or category: tokens a round and speed-up of every drafting policy."""
-    table = _bare_table(f"tokens a round and speed-up by {by}")
+    table = _bare_table()
     table.add_column(by)
     table.add_column("prompts", justify="right")
     drafting = [name for name in records[0].arms if name != BASELINE]
@@ -88,7 +89,7 @@ def group_table(records: Sequence[PromptRecord], by: str) -> Table:
             f"{arms[name].tokens_per_round:.2f}\n{arms[name].speedup:.2f}x" for name in drafting
         )
         table.add_row(group or "-", str(len(members)), *cells)
-    return table
+    return _titled(f"tokens a round and speed-up by {by}", table)
 
 
 def divergence_line(records: Sequence[PromptRecord]) -> str:

@@ -1,8 +1,12 @@
 """What one prompt leaves behind: for every arm the same counts and seconds."""
 
+import base64
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import torch
 
 from adaeagle.records import Generation
 
@@ -65,7 +69,7 @@ class PromptRecord:
     order: list[str]  # in which the arms ran
     arms: dict[str, ArmRecord]
     divergences: list[Divergence]
-    policy_states: dict[str, Any]  # what arms that learn across prompts knew afterwards
+    policy_states: str  # what arms that learn across prompts knew afterwards, see `pack_states`
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -75,3 +79,22 @@ class PromptRecord:
         arms = {name: ArmRecord(**arm) for name, arm in raw["arms"].items()}
         divergences = [Divergence(**found) for found in raw["divergences"]]
         return cls(**{**raw, "arms": arms, "divergences": divergences})
+
+
+def pack_states(states: dict[str, dict[str, Any]]) -> str:
+    """Policies' `state_dict`s, tensors included, as text for a JSON line; "" if all are empty."""
+    known = {name: state for name, state in states.items() if state}
+    if not known:
+        return ""
+    buffer = io.BytesIO()
+    torch.save(known, buffer)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def unpack_states(text: str) -> dict[str, dict[str, Any]]:
+    """What `pack_states` was given."""
+    if not text:
+        return {}
+    packed = io.BytesIO(base64.b64decode(text))
+    states: dict[str, dict[str, Any]] = torch.load(packed, weights_only=True)
+    return states

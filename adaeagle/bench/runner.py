@@ -6,7 +6,13 @@ from copy import deepcopy
 from dataclasses import dataclass, replace
 
 from adaeagle.bench.divergence import first_difference, top2_gap
-from adaeagle.bench.records import ArmRecord, Divergence, PromptRecord
+from adaeagle.bench.records import (
+    ArmRecord,
+    Divergence,
+    PromptRecord,
+    pack_states,
+    unpack_states,
+)
 from adaeagle.drafters.base import Drafter
 from adaeagle.engine import generate
 from adaeagle.policy import Policy
@@ -61,7 +67,7 @@ class Bench:
     ) -> Iterator[PromptRecord]:
         """Measures the prompts that are not in `finished`, going on from its last state."""
         if finished:
-            for name, state in finished[-1].policy_states.items():
+            for name, state in unpack_states(finished[-1].policy_states).items():
                 self.policies[name].load_state_dict(state)
         known: Collection[str] = {record.id for record in finished}
         names = list(self.policies)
@@ -91,7 +97,7 @@ class Bench:
             order=order,
             arms={name: ArmRecord.of(answers[name]) for name in self.policies},
             divergences=divergences,
-            policy_states=deepcopy({name: state for name, state in states.items() if state}),
+            policy_states=pack_states(states),
         )
 
     def _answer(self, name: str, prompt: Prompt, turn: int, token_ids: list[int]) -> Generation:

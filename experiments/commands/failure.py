@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+Errors = type[Exception] | tuple[type[Exception], ...]
 LONGEST_REASON = 400
 
 
@@ -11,22 +12,25 @@ class InputError(Exception):
 
 
 @contextmanager
-def argument(name: str, value: object, must: str = "") -> Iterator[None]:
+def argument(
+    name: str, value: object, must: str = "", errors: Errors = Exception
+) -> Iterator[None]:
     """Whatever fails inside is blamed on one argument.
 
     Args:
         name: the option, as the user writes it.
         value: what was given.
         must: what it must be, where the error inside does not say so itself.
+        errors: what the argument can be blamed for; anything else is a bug of ours.
 
     Raises:
-        InputError: in place of any error.
+        InputError: in place of those errors.
     """
     try:
         yield
     except InputError:
         raise
-    except Exception as error:
+    except errors as error:
         rule = f" must be {must}, got {value!r}" if must else f" {str(value)!r}"
         raise InputError(f"{name}{rule}: {reason(error)}") from error
 

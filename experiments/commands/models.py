@@ -85,7 +85,7 @@ def silence() -> None:
     logging = transformers.utils.logging
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    huggingface_hub.utils.disable_progress_bars()
+    huggingface_hub.utils.disable_progress_bars()  # type: ignore[attr-defined]
     huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
