@@ -80,7 +80,8 @@ class Policy(ABC):
     For each text the round calls `reset`; then, every round, `plan`, `expand` before each draft
     forward (the first time for the root alone), `select` once, and `observe` after verification.
     Tensors carry a leading axis P, one entry a round: 1 when one text is decoded, all recorded
-    positions when a trace is replayed.
+    positions when a trace is replayed. Rows keep their places from one `reset` to the next, so what
+    is learned is one entry a row; a text at its end drafts nothing and teaches nothing.
 
     Lossless rule: a token drawn at random is always verified. `expand` may look at drawn tokens,
     since it only decides whether to go deeper; `select` is called only where children are a fixed
