@@ -47,13 +47,8 @@ def check_attention(implementation: str | None) -> None:
         )
 
 
-def check_model(model: PreTrainedModel, max_length: int) -> None:
-    """Refuses a model whose drafted text could differ from its plain text, by type and reason.
-
-    Args:
-        model: not run yet.
-        max_length: most tokens of prompt and text together.
-    """
+def check_model(model: PreTrainedModel) -> None:
+    """Refuses a model whose drafted text could differ from its plain text, by type and reason."""
     config = model.config.get_text_config()
     if model.config.is_encoder_decoder:
         raise refusal(config, "it is an encoder-decoder")
@@ -67,6 +62,10 @@ def check_model(model: PreTrainedModel, max_length: int) -> None:
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", *WINDOWED}
     if kinds:
         raise refusal(config, f"it has layers of kind {', '.join(sorted(kinds))}")
+
+
+def check_length(config: PreTrainedConfig, max_length: int) -> None:
+    """Refuses texts so long that not every layer attends to all of them, or to all alike."""
     for name, limit in _limits(config).items():
         if max_length > limit:
             raise refusal(

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from adaeagle.bundled import bundled_folder
-from adaeagle.families import check_attention, check_model, check_type
+from adaeagle.families import check_attention, check_length, check_model, check_type
 from adaeagle.kv_cache import KVCache, additive
 from adaeagle.probe import check_tree, input_device, learn
 from adaeagle.processors import check_processors
@@ -58,6 +58,7 @@ class Target:
         max_length: int | None = None,
         name: str = "",
     ) -> None:
+        check_model(model)
         config = model.config.get_text_config()
         context = getattr(config, "max_position_embeddings", None) or max_length
         if context is None:
@@ -72,8 +73,8 @@ class Target:
         self.config = config
         self.device = input_device(model)
         """Where token ids go in, and features and logits come out."""
+        check_length(config, self.max_length)
         self._trunk = model.base_model
-        check_model(model, self.max_length)
         self._anatomy = learn(model)
         check_tree(self)
 

@@ -225,7 +225,7 @@ def plain_text() -> Callable[..., list[int]]:
         eos: Sequence[int] | None = None,
     ) -> list[int]:
         ends = None if eos is None else tuple(eos)
-        key = (id(target), tuple(prompt_ids), max_new_tokens, ends)
+        key = (target, tuple(prompt_ids), max_new_tokens, ends)
         if key not in known:
             ids = torch.tensor([list(prompt_ids)], device=target.device)
             said = target.model.generate(  # type: ignore[operator]
