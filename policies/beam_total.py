@@ -5,8 +5,9 @@ EAGLE-2's beam, go on while the logarithm of the beam's total probability is abo
 looking only after a few chosen draft forwards, since each look makes the host wait. The paper
 drafts at most 11 levels with a beam of 10. Depths 5, 7, 9 and -0.3 are its settings as reported by
 LTD (https://arxiv.org/abs/2603.01639).
-Differs from the paper: depths count draft forwards, the first included; on trees of another shape
-the beam is the `width` likeliest nodes of the level, and on a chain its one node.
+Differs from the paper: depths count draft forwards, the first included; the core makes the host
+wait at every level, whatever the depths; on trees of another shape the beam is the `width`
+likeliest nodes of the level, and on a chain its one node.
 """
 
 import math
