@@ -9,7 +9,7 @@ from typing import cast
 
 import typer
 
-from experiments.commands import compare, demo, generate, policies
+from experiments.commands import compare, demo, generate, policies, train_head
 from experiments.commands.failure import InputError
 
 WRONG_INPUT, INTERRUPTED = 2, 130
@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "compare": (compare.compare, compare.EXAMPLE),
     "generate": (generate.generate, generate.EXAMPLE),
     "policies": (policies.policies, policies.EXAMPLE),
+    "train-head": (train_head.train_head, train_head.EXAMPLE),
 }
 for name, (command, example) in COMMANDS.items():
     app.command(name, epilog=example)(command)

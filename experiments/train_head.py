@@ -140,11 +140,17 @@ class TrainHeadSettings:
         return min(2000, self.max_steps // 20)
 
 
-def train_head(settings: TrainHeadSettings) -> dict[str, Any]:
-    """Runs the three stages and saves the draft model; returns what came out."""
+def train_head(settings: TrainHeadSettings, target: Target | None = None) -> dict[str, Any]:
+    """Runs the three stages and saves the draft model; returns what came out.
+
+    Args:
+        settings: what to train.
+        target: the model that `settings` names, where it is loaded already.
+    """
     started = time.perf_counter()
     records = read_records(settings.data, settings.limit)
-    target = Target.from_pretrained(settings.target, dtype=settings.dtype)
+    if target is None:
+        target = Target.from_pretrained(settings.target, dtype=settings.dtype)
     settings.out.mkdir(parents=True, exist_ok=True)
     resolved = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(settings).items()}
     _write_json(settings.out / "config.json", resolved)

@@ -59,13 +59,14 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
         InputError: an option does not fit.
     """
     silence()
-    dtype = _dtype(options.dtype)
     device = _device(options.device)
     name, kind = _drafter_choice(options) if needs_drafter else (None, None)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     with Console(stderr=True).status("loading models"):
-        target = _load_target(options.target, device, dtype, is_greedy)
+        target = load_target(options.target, device, options.dtype)
+        with argument("--target", options.target):
+            target.check_processors(is_greedy)
         drafter = None if name is None else _load_drafter(name, kind, target, options)
     config = {
         "target": options.target,
@@ -102,16 +103,6 @@ def make_sampling(
     return Sampling(temperature, top_p, top_k, sampling, seed)  # type: ignore[arg-type]
 
 
-def _dtype(name: str | None) -> torch.dtype | None:
-    if name is None:
-        return None
-    if name not in DTYPES:
-        raise InputError(f"--dtype must be one of {', '.join(DTYPES)}, got {name!r}")
-    found = getattr(torch, name)
-    assert isinstance(found, torch.dtype)
-    return found
-
-
 def _device(name: str | None) -> str:
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -120,7 +111,10 @@ def _device(name: str | None) -> str:
     return name
 
 
-def _load_target(name: str, device: str, dtype: torch.dtype | None, is_greedy: bool) -> Target:
+def load_target(name: str, device: str, dtype: str | None) -> Target:
+    """The target that `--target`, `--device` and `--dtype` name."""
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if (
         name == BUNDLED_TARGET
         and bundled_folder(name, "target") is None
@@ -130,9 +124,7 @@ def _load_target(name: str, device: str, dtype: torch.dtype | None, is_greedy: b
     must = "a bundled model (mini), a folder or a Hugging Face id of a causal language model"
     with argument("--target", name, must):
         _check_folder(name)
-        target = Target.from_pretrained(name, device=device, dtype=dtype)
-        target.check_processors(is_greedy)
-    return target
+        return Target.from_pretrained(name, device=device, dtype=dtype)
 
 
 def _load_drafter(
