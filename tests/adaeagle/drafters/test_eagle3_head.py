@@ -1,6 +1,5 @@
 """EAGLE-3 heads: the network, the official files, and text that stays plain decoding's."""
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from adaeagle.tree import ROOT, DraftTree
 from adaeagle.verify import accept_child
 
 VOCAB, HIDDEN, LAYERS, DRAFT_VOCAB = 96, 48, 8, 80
+FAMILIES = ["mistral", "phi3", "qwen2", "qwen3", "gpt_neox", "opt", "gpt2", "gemma2"]
 RAW: dict[str, Any] = {  # the keys of the official files
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -100,56 +100,7 @@ def target(make_model: MakeModel) -> Target:
     return Target(make_model("llama", num_layers=LAYERS), name="tiny")
 
 
-def token_reader(target: Target, has_draft_vocab: bool) -> Eagle3Head:
-    """A head made by hand that knows how much of the next token the last one decides.
-
-    Attention looks at its own place alone (constant queries and keys, whose product falls with
-    distance) and exchanges the last token's embedding for the state: h + e - h.
-    """
-    raw = RAW | {"qkv_bias": True} | ({} if has_draft_vocab else {"draft_vocab_size": VOCAB})
-    head = Eagle3Head(Eagle3HeadConfig.from_json(raw))
-    model: Any = target.model
-    one, zero = torch.eye(HIDDEN), torch.zeros(HIDDEN, HIDDEN)
-    attention = head.midlayer.self_attn
-    ids = torch.arange(VOCAB)
-    with torch.no_grad():
-        head.fc.weight.copy_(torch.cat((one, zero, zero), dim=1))
-        for projection in (attention.q_proj, attention.k_proj):
-            projection.weight.zero_()
-            projection.bias.fill_(10.0)
-        attention.v_proj.weight.copy_(torch.cat((one, -one), dim=1))
-        attention.v_proj.bias.zero_()
-        attention.o_proj.weight.copy_(one)
-        head.midlayer.mlp.down_proj.weight.zero_()
-        if has_draft_vocab:
-            ids = draft_ids()
-            head.set_vocab(ids)
-        head.norm.weight.copy_(model.model.norm.weight)
-        head.lm_head.weight.copy_(model.lm_head.weight[ids])
-    return head
-
-
-@pytest.fixture(scope="module")
-def easy_target(make_model: MakeModel) -> Target:
-    """A target whose next token the last one decides most of the time, and sharply."""
-    model: Any = copy.deepcopy(make_model("llama", num_layers=LAYERS))
-    with torch.no_grad():
-        embedding = model.model.embed_tokens.weight
-        embedding.div_(embedding.pow(2).mean(1, keepdim=True).sqrt())
-        for place, layer in enumerate(model.model.layers):
-            share = 0.07 if place == LAYERS - 1 else 0.01
-            layer.self_attn.o_proj.weight.mul_(share)
-            layer.mlp.down_proj.weight.mul_(share)
-        model.lm_head.weight.mul_(4.0)
-    return Target(model, name="easy")
-
-
-@pytest.fixture(scope="module")
-def make_easy_drafter(easy_target: Target) -> Callable[[bool], EagleDrafter]:
-    drafters = {
-        flag: EagleDrafter(token_reader(easy_target, flag), easy_target) for flag in (False, True)
-    }
-    return lambda has_draft_vocab: drafters[has_draft_vocab]
+MakeReader = Callable[[str, bool], EagleDrafter]
 
 
 @pytest.mark.parametrize("has_draft_vocab", [False, True])
@@ -157,32 +108,50 @@ def make_easy_drafter(easy_target: Target) -> Callable[[bool], EagleDrafter]:
 def test_text_is_plain_decoding(
     policy: str,
     has_draft_vocab: bool,
-    easy_target: Target,
-    make_easy_drafter: Callable[[bool], EagleDrafter],
+    make_reader: MakeReader,
     make_prompt: Callable[[int, int], list[int]],
     plain_text: Callable[..., list[int]],
     check_text: Callable[..., None],
 ) -> None:
-    drafter = make_easy_drafter(has_draft_vocab)
+    drafter = make_reader("llama", has_draft_vocab)
     accepted: list[int] = []
     for seed in range(3):
         prompt = make_prompt(1 + 6 * seed, seed)
         found = adaeagle.generate(
-            easy_target, drafter, policy, prompt, max_new_tokens=60, stop_token_ids=[]
+            drafter.target, drafter, policy, prompt, max_new_tokens=60, stop_token_ids=[]
         )
-        check_text(easy_target, prompt, found.token_ids, plain_text(easy_target, prompt, 60))
+        check_text(drafter.target, prompt, found.token_ids, plain_text(drafter.target, prompt, 60))
         accepted += [round.num_accepted for round in found.rounds]
     if policy not in ("vanilla", "chain(length=1)"):
         assert sum(accepted) / len(accepted) >= 2
 
 
-def test_sampled_text_runs_over_a_draft_vocabulary(
-    easy_target: Target, make_easy_drafter: Callable[[bool], EagleDrafter]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_text_is_plain_decoding_in_every_family(
+    family: str,
+    make_reader: MakeReader,
+    make_prompt: Callable[[int, int], list[int]],
+    plain_text: Callable[..., list[int]],
+    check_text: Callable[..., None],
 ) -> None:
+    drafter, prompt = make_reader(family, True), make_prompt(7, 0)
+    expected = plain_text(drafter.target, prompt, 40)
+    accepted: list[int] = []
+    for policy in POLICIES[2:]:
+        found = adaeagle.generate(
+            drafter.target, drafter, policy, prompt, max_new_tokens=40, stop_token_ids=[]
+        )
+        check_text(drafter.target, prompt, found.token_ids, expected)
+        accepted += [round.num_accepted for round in found.rounds]
+    assert sum(accepted) / len(accepted) >= 2
+
+
+def test_sampled_text_runs_over_a_draft_vocabulary(make_reader: MakeReader) -> None:
+    drafter = make_reader("llama", True)
     for policy in ("chain(length=4)", "static_tree", "eagle2(depth=3, width=3, nodes=8)"):
         found = adaeagle.generate(
-            easy_target,
-            make_easy_drafter(True),
+            drafter.target,
+            drafter,
             policy,
             [1, 2, 3],
             max_new_tokens=30,
@@ -289,10 +258,10 @@ def test_the_cache_goes_on_from_true_features(target: Target, tmp_path: Path) ->
     torch.testing.assert_close(found, fresh)
 
 
-def test_the_three_layers_are_those_of_transformers(
-    target: Target, make_prompt: Callable[[int, int], list[int]]
-) -> None:
-    ids = torch.tensor([make_prompt(6, 0)])
+@pytest.mark.parametrize("family", ["llama", *FAMILIES])
+def test_the_three_layers_are_those_of_transformers(family: str, make_reader: MakeReader) -> None:
+    target = make_reader(family, True).target
+    ids = torch.tensor([[7, 3, 90, 41, 5, 6]])
     with torch.inference_mode():
         session = target.begin(ids[0].tolist(), 16, (2, 4, 5))
         features, _ = session.prefill()
