@@ -52,7 +52,7 @@ def test_code_runs(page: str, on_path: Path) -> None:
     write(files, on_path)
     names: dict[str, object] = {}
     for text in code:
-        if '"mini"' in text and bundled_folder("mini", "target") is None:
+        if '"mini"' in text and bundled_folder("mini", "eagle_head") is None:
             pytest.skip("the bundled model is not in this checkout")
         exec(compile(text, page, "exec"), names)
 
