@@ -4,19 +4,20 @@ Source: EAGLE-3, Li et al. 2025, https://arxiv.org/abs/2503.01840, and its offic
 steps of weight 0.8^i, each on the output of the one before; a soft cross-entropy on the draft
 vocabulary alone, no feature loss, no noise; AdamW (0.9, 0.95) at 5e-5, linear warm-up and decay,
 clipping by norm.
-Differs from the code: a step's mask says which *read* tokens are an answer's, so an answer's first
-token counts and nothing beyond a text's end is trained on; a step's loss is the mean over the
-indices that count, where the code divides by all of the batch, prompts and padding included;
-agreement is over answer tokens whether or not the draft vocabulary has them, as in the code.
+Differs from the code: chains are unrolled from an answer's pairs alone, where drafting begins, which
+leaves prompts and padding out of all steps but for their keys; a step counts where the token it
+*reads* is an answer's, so an answer's first token is learnt and nothing beyond a text's end; a
+step's loss is the mean over what counts, where the code divides by all of the batch. Agreement is
+over answer tokens whether or not the draft vocabulary has them, as in the code.
 
-    step i, index t    reads t_{t+1+i} and step i-1's state of index t, at rope position t + i
+    step i of root t   reads t_{t+1+i} and the state of step i-1, at rope position t + i
                        predicts the target's law after position t + 1 + i, that of t_{t+2+i}
-    its attention      step 0's keys 0..t, then index t's own keys of steps 1..i
+    its attention      step 0's keys of pairs 0..t, then the root's own keys of steps 1..i
 
-which is what a chain drafted from pair t reads. Attention is written out and takes memory quadratic
-in the length of a text, as in the official code.
-Shapes: B texts, T tokens, N indices of a step, H hidden size, A heads, D head dimension,
-V target vocabulary, W draft vocabulary.
+which is what a chain drafted from pair t reads. Attention is written out and takes memory by roots
+times length of a text.
+Shapes: B texts, T tokens, R roots (pairs to draft from) of the text with most, H hidden size,
+A heads, D head dimension, V target vocabulary, W draft vocabulary, M tokens of answers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -74,25 +75,48 @@ def frequent_tokens(texts: Iterable[EagleBatch], vocab_size: int, size: int) -> 
     return token_ids
 
 
-def unrolled_attention(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-    """Attention of one step: causal over the first step, and over one's own index of the others.
+def answer_roots(is_answer: Tensor) -> tuple[Tensor, Tensor]:
+    """The pairs to draft from, those that read an answer's token.
 
     Args:
-        query: [B, A, N, D].
-        keys: of every step so far, each [B, A, N or more, D]; what is beyond N is not read.
-        values: likewise.
+        is_answer: [B, T] bool.
+
+    Returns:
+        [B, R] indices of pairs, ascending, and which of them are no padding.
     """
-    num = query.shape[2]
-    first_scores = query @ keys[0][:, :, :num].transpose(2, 3)  # [B, A, N, N]
-    future = torch.ones(num, num, dtype=torch.bool, device=query.device).triu(1)
-    first_scores = first_scores.masked_fill(future, -torch.inf)
-    own_scores = [(query * key[:, :, :num]).sum(3, keepdim=True) for key in keys[1:]]
-    scores = torch.cat((first_scores, *own_scores), dim=3).float() / query.shape[3] ** 0.5
+    reads_answer = is_answer[:, 1:]
+    num_roots = int(reads_answer.sum(1).max())  # one host sync a batch
+    order = reads_answer.int().argsort(dim=1, descending=True, stable=True)[:, :num_roots]
+    return order, reads_answer.gather(1, order)
+
+
+def unrolled_attention(
+    query: Tensor, pairs: tuple[Tensor, Tensor], own: list[tuple[Tensor, Tensor]], roots: Tensor
+) -> Tensor:
+    """Attention of one step, of every root over the pairs up to it and over its own steps.
+
+    Args:
+        query: [B, A, R, D].
+        pairs: keys and values of step 0, each [B, A, T-1, D].
+        own: keys and values of the later steps, each [B, A, R, D].
+        roots: [B, R] indices of pairs.
+    """
+    keys, values = pairs
+    num_pairs = keys.shape[2]
+    is_later = torch.arange(num_pairs, device=roots.device) > roots.unsqueeze(2)  # [B, R, T-1]
+    scores = (query @ keys.transpose(2, 3)).masked_fill(is_later.unsqueeze(1), -torch.inf)
+    own_scores = [(query * key).sum(3, keepdim=True) for key, _ in own]
+    scores = torch.cat((scores, *own_scores), dim=3).float() / query.shape[3] ** 0.5
     shares = scores.softmax(3).to(query.dtype)
-    mixed: Tensor = shares[..., :num] @ values[0][:, :, :num]
-    for place, value in enumerate(values[1:], start=num):
-        mixed = mixed + shares[..., place : place + 1] * value[:, :, :num]
+    mixed: Tensor = shares[..., :num_pairs] @ values
+    for place, (_, value) in enumerate(own, start=num_pairs):
+        mixed = mixed + shares[..., place : place + 1] * value
     return mixed
+
+
+def _rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows of [B, N, H] at [B, R]."""
+    return values.gather(1, index.unsqueeze(2).expand(-1, -1, values.shape[2]))
 
 
 class Eagle3Training(L.LightningModule):
@@ -144,30 +168,38 @@ class Eagle3Training(L.LightningModule):
     def on_fit_start(self) -> None:
         self.target.model.to(self.device)  # type: ignore[arg-type]
 
-    def states(self, token_ids: Tensor, features: Tensor) -> Iterator[Tensor]:
-        """Each step's states: step i's are [B, T-1-i, H], index t's of the pair that reads t+1+i.
+    def states(self, token_ids: Tensor, features: Tensor, roots: Tensor) -> Iterator[Tensor]:
+        """Each step's states [B, R, H]; beyond a text's end they mean nothing.
 
         Args:
             token_ids: [B, T].
             features: [B, T, 3H] the target's.
+            roots: [B, R] indices of pairs.
         """
         head, layer = self.head, self.head.midlayer
         attention = layer.self_attn
+        group = attention.q_proj.out_features // attention.k_proj.out_features
         num_pairs = token_ids.shape[1] - 1
         embeddings = self.target.embed(token_ids[:, 1:]).to(features.dtype)
-        states = head.fuse(features[:, :-1])
-        keys: list[Tensor] = []
-        values: list[Tensor] = []
-        for step in range(min(self.unroll, num_pairs)):
-            states = states[:, : num_pairs - step]
-            positions = torch.arange(step, num_pairs, device=token_ids.device).unsqueeze(0)
-            query, key, value = attention.project(
-                layer.inputs(embeddings[:, step:], states), head.rotary(positions, states.dtype)
-            )
-            group = query.shape[1] // key.shape[1]
-            keys.append(key.repeat_interleave(group, dim=1))
-            values.append(value.repeat_interleave(group, dim=1))
-            attended = attention.merge(unrolled_attention(query, keys, values))
+        fused = head.fuse(features[:, :-1])
+        positions = torch.arange(num_pairs, device=roots.device).unsqueeze(0)
+        query, key, value = attention.project(
+            layer.inputs(embeddings, fused), head.rotary(positions, fused.dtype)
+        )
+        pairs = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
+        index = roots[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
+        query, states = query.gather(2, index), _rows(fused, roots)
+        own: list[tuple[Tensor, Tensor]] = []
+        for step in range(self.unroll):
+            if step > 0:
+                taken = _rows(embeddings, (roots + step).clamp(max=num_pairs - 1))
+                query, key, value = attention.project(
+                    layer.inputs(taken, states), head.rotary(roots + step, states.dtype)
+                )
+                own.append(
+                    (key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1))
+                )
+            attended = attention.merge(unrolled_attention(query, pairs, own, roots))
             states = layer.finish(states, attended)
             yield states
 
@@ -179,33 +211,41 @@ class Eagle3Training(L.LightningModule):
             features: [B, T, 3H] of the head's three layers.
             last: [B, T, H] of the last layer.
         """
-        said, laws, is_known = self._labels(last)
+        roots, is_root = answer_roots(batch.is_answer)
+        said, laws, is_known = self._labels(last[batch.is_answer])
+        label_of = (batch.is_answer.flatten().cumsum(0) - 1).view_as(batch.is_answer)  # [B, T]
+        num_tokens = batch.token_ids.shape[1]
         loss = features.new_zeros(())
         agreements: list[Tensor] = []
-        for step, states in enumerate(self.states(batch.token_ids, features)):
-            is_answer = batch.is_answer[:, 1 + step :]
-            agreements.append(self._agreement(states, said[:, 1 + step :], is_answer))
-            counts = is_answer & is_known[:, 1 + step :]
-            logits = self.head.logits(states[counts]).float()
-            summed = F.cross_entropy(logits, laws[:, 1 + step :][counts], reduction="sum")
-            loss = loss + self.decay**step * summed / counts.sum().clamp(min=1)
+        for step, states in enumerate(self.states(batch.token_ids, features, roots)):
+            places = roots + 1 + step  # of the token read
+            inside = places.clamp(max=num_tokens - 1)
+            counts = is_root & (places < num_tokens) & batch.is_answer.gather(1, inside)
+            labels = label_of.gather(1, inside)[counts]
+            logits = self.head.logits(states[counts])
+            agreements.append(self._agreement(logits, said[labels]))
+            known = is_known[labels]
+            summed = F.cross_entropy(logits[known].float(), laws[labels[known]], reduction="sum")
+            loss = loss + self.decay**step * summed / known.sum().clamp(min=1)
         return loss, torch.stack(agreements)
 
     @torch.no_grad()
     def _labels(self, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the target says at every position: its token [B, T], its law among the draft tokens
-        [B, T, W], and whether its token is one of them [B, T]."""
+        """What the target says after every token of the answers: its token [M], its law among the
+        draft tokens [M, W], and whether its token is one of them [M]."""
         logits = self.target.logits(last.to(self.target.dtype)).float()
         said = logits.argmax(-1)
         vocab = self.head.vocab_map
         if vocab is None:
             return said, logits.softmax(-1), torch.ones_like(said, dtype=torch.bool)
-        return said, logits[..., vocab].softmax(-1), self.head.t2d[said]
+        return said, logits[:, vocab].softmax(-1), self.head.t2d[said]
 
     @torch.no_grad()
-    def _agreement(self, states: Tensor, said: Tensor, is_answer: Tensor) -> Tensor:
-        drafted = self.target_logits(states[is_answer]).argmax(-1)
-        return (drafted == said[is_answer]).float().sum() / is_answer.sum().clamp(min=1)
+    def _agreement(self, logits: Tensor, said: Tensor) -> Tensor:
+        vocab = self.head.vocab_map
+        drafted = logits.argmax(-1)
+        drafted = drafted if vocab is None else vocab[drafted]
+        return (drafted == said).float().sum() / max(1, len(said))
 
     def target_logits(self, states: Tensor) -> Tensor:
         """The draft's logits in the target's vocabulary, -inf where the draft's has no token."""
