@@ -3,26 +3,31 @@
 Question: how much faster than plain decoding is each policy, and where do its rounds spend time?
 """
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adaeagle.bench import provenance
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import results
 from adaeagle.bench.run_folder import RunFolder
-from adaeagle.bench.runner import Bench, make_arms
-from adaeagle.policy import Policy
-from adaeagle.prompts import Conversation, Prompt, digest, grouping, read_prompts, spread
+from adaeagle.bench.runner import Bench
+from adaeagle.prompts import Prompt, grouping
 from experiments.commands.failure import argument
 from experiments.commands.models import ModelOptions, load_models, make_sampling
 from experiments.plots import draw_all
+from experiments.run import (
+    check_prompts,
+    finish,
+    load_prompts,
+    make_policies,
+    open_folder,
+    run_identity,
+)
 from experiments.tables import divergence_line, group_table, round_table, speed_table
 from policies.vanilla import Vanilla
 
@@ -79,7 +84,13 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
     """
     comparison = _prepare(settings, anew)
     folder = comparison.folder
-    records = _measure(comparison)
+    records = finish(
+        folder,
+        PromptRecord,
+        len(comparison.prompts),
+        lambda finished: _measured(comparison, finished),
+        f"prompts under {len(comparison.bench.policies)} policies",
+    )
     found = results(records, git=provenance.git(), **comparison.identity)
     by = grouping(comparison.prompts)
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
@@ -101,13 +112,11 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
     law = make_sampling(
         settings.temperature, settings.top_p, settings.top_k, settings.sampling, settings.seed
     )
-    arms = _arms(settings.policies)
-    prompts = _prompts(settings.prompts, settings.limit)
+    arms = make_policies(settings.policies)
+    prompts = load_prompts(settings.prompts, settings.limit)
     drafts = any(not isinstance(policy, Vanilla) for policy in arms.values())
     models = load_models(settings.models, needs_drafter=drafts, is_greedy=law.is_greedy)
-    with argument("--prompts", settings.prompts):
-        for prompt in prompts:
-            Conversation(models.target, prompt).next_ids()
+    check_prompts(models.target, prompts, settings.prompts)
     config = {
         **models.config,
         "policies": list(arms),
@@ -120,73 +129,16 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
         "sampling": law.mode,
         "seed": law.seed,
     }
-    identity = {
-        "config": config,
-        "prompts_sha256": digest(prompts),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-    }
-    path = settings.out or _default_folder(identity)
-    must = "a folder that can be written, empty or of this same run"
-    with argument("--out", str(path), must, (OSError, ValueError)):
-        folder = RunFolder(path, identity, replace=anew)
+    identity = run_identity(config, prompts)
+    folder = open_folder("compare", settings.out, identity, anew=anew)
     bench = Bench(models.target, models.drafter, arms, law, settings.max_new_tokens)
     return Comparison(bench, prompts, folder, identity)
 
 
-def _arms(specs: Sequence[str]) -> dict[str, Policy]:
-    for spec in specs:
-        with argument("--policies", spec):
-            make_arms([spec])
-    with argument("--policies", " ".join(specs)):
-        return make_arms([spec.strip() for spec in specs])
-
-
-def _prompts(name: str, limit: int | None) -> list[Prompt]:
-    with argument("--prompts", name):
-        prompts = read_prompts(name)
-    return prompts if limit is None else spread(prompts, limit)
-
-
-def _default_folder(identity: dict[str, Any]) -> Path:
-    """One folder for each configuration, so that the same command finds what it left."""
-    name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return Path("runs") / f"compare-{name}"
-
-
-def _measure(comparison: Comparison) -> list[PromptRecord]:
-    """Measures the prompts that are not finished yet, with a bar on stderr."""
-    bench, prompts, folder = comparison.bench, comparison.prompts, comparison.folder
-    with argument("--out", str(folder.path), "a folder of this same run", (OSError, ValueError)):
-        records = folder.records()
-    console = Console(stderr=True)
-    if records:
-        console.print(f"{len(records)} of {len(prompts)} prompts were finished in {folder.path}")
-    if len(records) == len(prompts):
-        return records
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    try:
-        with Progress(*columns, console=console) as progress:
-            task = progress.add_task("warm-up", total=len(prompts), completed=len(records))
-            bench.warm_up(prompts[0])
-            progress.update(task, description=f"prompts under {len(bench.policies)} policies")
-            for record in bench.run(prompts, tuple(records)):
-                with argument("--out", str(folder.path), "a folder with room", OSError):
-                    folder.append(record)
-                records.append(record)
-                progress.advance(task)
-    except KeyboardInterrupt:
-        console.print(
-            f"interrupted: {len(records)} of {len(prompts)} prompts are kept in {folder.path}; "
-            "the same command goes on from there"
-        )
-        raise
-    return records
+def _measured(comparison: Comparison, finished: Sequence[PromptRecord]) -> Iterator[PromptRecord]:
+    bench, prompts = comparison.bench, comparison.prompts
+    bench.warm_up(prompts[0])
+    yield from bench.run(prompts, finished)
 
 
 def _last_line(found: dict[str, Any], path: Path) -> dict[str, Any]:

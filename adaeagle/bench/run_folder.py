@@ -11,9 +11,18 @@ measured again.
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from adaeagle.bench.records import PromptRecord
+R = TypeVar("R", bound="Record")
+
+
+class Record(Protocol):
+    """What one finished prompt leaves behind, as a line of JSON."""
+
+    def to_json(self) -> dict[str, Any]: ...
+
+    @classmethod
+    def from_json(cls: type[R], raw: dict[str, Any]) -> R: ...
 
 
 class RunFolder:
@@ -47,16 +56,16 @@ class RunFolder:
     def _records(self) -> Path:
         return self.path / "records.jsonl"
 
-    def records(self) -> list[PromptRecord]:
+    def records(self, kind: type[R]) -> list[R]:
         """The finished prompts, in the order they were measured."""
         if not self._records.is_file():
             return []
         whole, _, torn = self._records.read_bytes().rpartition(b"\n")
         if torn:
             os.truncate(self._records, len(whole) + 1 if whole else 0)
-        return [PromptRecord.from_json(json.loads(line)) for line in whole.splitlines()]
+        return [kind.from_json(json.loads(line)) for line in whole.splitlines()]
 
-    def append(self, record: PromptRecord) -> None:
+    def append(self, record: Record) -> None:
         """Adds one finished prompt; it is on the disk when this returns."""
         with self._records.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record.to_json()) + "\n")

@@ -14,11 +14,11 @@ IDENTITY = {"config": {"seed": 0, "policies": ("a", "b")}, "prompts_sha256": "x"
 
 def test_records_come_back(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "deep" / "run", IDENTITY)
-    assert folder.records() == []
+    assert folder.records(PromptRecord) == []
     folder.append(RECORD)
     folder.append(replace(RECORD, id="2"))
     again = RunFolder(folder.path, IDENTITY)
-    assert [record.id for record in again.records()] == ["1", "2"]
+    assert [record.id for record in again.records(PromptRecord)] == ["1", "2"]
 
 
 @pytest.mark.parametrize("whole", [0, 2])
@@ -28,10 +28,10 @@ def test_a_torn_line_is_measured_again(tmp_path: Path, whole: int) -> None:
         folder.append(replace(RECORD, id=str(number)))
     with (tmp_path / "records.jsonl").open("a") as lines:
         lines.write(json.dumps(RECORD.to_json())[:30])
-    assert len(folder.records()) == whole
+    assert len(folder.records(PromptRecord)) == whole
     folder.append(replace(RECORD, id="next"))
-    assert [record.id for record in folder.records()][-1] == "next"
-    assert len(folder.records()) == whole + 1
+    assert [record.id for record in folder.records(PromptRecord)][-1] == "next"
+    assert len(folder.records(PromptRecord)) == whole + 1
 
 
 def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
@@ -39,18 +39,18 @@ def test_another_run_is_refused_by_what_differs(tmp_path: Path) -> None:
     other = {**IDENTITY, "config": {"seed": 1, "policies": ["a", "b"]}}
     with pytest.raises(ValueError, match=r"holds another run: config.seed was 0, is 1"):
         RunFolder(tmp_path, other)
-    assert len(RunFolder(tmp_path, IDENTITY).records()) == 1
+    assert len(RunFolder(tmp_path, IDENTITY).records(PromptRecord)) == 1
 
 
 def test_replace_begins_again_unless_there_is_something_to_resume(tmp_path: Path) -> None:
     RunFolder(tmp_path, IDENTITY, replace=True).append(RECORD)
     resumed = RunFolder(tmp_path, IDENTITY, replace=True)
-    assert len(resumed.records()) == 1
+    assert len(resumed.records(PromptRecord)) == 1
     resumed.write("results.json", "{}")
-    assert RunFolder(tmp_path, IDENTITY, replace=True).records() == []
+    assert RunFolder(tmp_path, IDENTITY, replace=True).records(PromptRecord) == []
     assert not (tmp_path / "results.json").exists()
     RunFolder(tmp_path, IDENTITY).append(RECORD)
-    assert RunFolder(tmp_path, {"config": {}}, replace=True).records() == []
+    assert RunFolder(tmp_path, {"config": {}}, replace=True).records(PromptRecord) == []
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
