@@ -1,11 +1,13 @@
 """At temperature 0 in float32 every policy's text is plain decoding's, token for token."""
 
 from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
 
 import pytest
 
 from adaeagle import Generation, Target, generate
 from adaeagle.drafters.base import Drafter
+from adaeagle.registry import POLICIES as POLICY_GROUP
 
 MakePair = Callable[..., tuple[Target, Drafter]]
 MakePrompt = Callable[[int, int], list[int]]
@@ -32,6 +34,27 @@ POLICIES = {
     "eagle2(depth=4, width=4, nodes=11)": (11, 4),
     "eagle2(depth=6, width=10, nodes=59)": (59, 6),
     "eagle2(depth=5, width=6, nodes=24, stop=confidence(threshold=0.05))": (24, 5),
+}
+# The other rules, on chains and trees; what they decide is tested beside them.
+RULES = {
+    "static_tree('medusa_63')": (63, 4),
+    "static_tree('eagle1', stop=entropy(threshold=1.5))": (25, 5),
+    "chain(stop=cumulative(log_threshold=-4.0))": (12, 12),
+    "eagle2(depth=5, width=4, nodes=14, stop=cumulative(log_threshold=-4.0))": (14, 5),
+    "eagle2(depth=6, width=4, nodes=14, stop=beam_total(log_threshold=-1.0, depths=[2, 4]))": (
+        14,
+        6,
+    ),
+    "chain(stop=entropy(threshold=1.5))": (12, 12),
+    "chain(stop=adaedl(threshold=0.3))": (12, 12),
+    "eagle2(depth=5, width=4, nodes=14, stop=adaedl(threshold=0.3))": (14, 5),
+    "hf_heuristic(start=3)": (12, 12),
+    "hf_dynamic": (12, 12),
+    "all_of(confidence(threshold=0.2), hf_heuristic)": (12, 12),
+    "eagle2(depth=5, width=4, nodes=14, stop=any_of(confidence(threshold=0.1), hf_heuristic))": (
+        14,
+        5,
+    ),
 }
 PROMPTS = ((11, 3), (1, 5))  # (length, seed)
 LENGTH = 40
@@ -69,6 +92,29 @@ def test_text_is_plain_decoding(
         out = generate(target, drafter, spec, prompt, max_new_tokens=LENGTH)
         check_text(target, prompt, out.token_ids, plain_text(target, prompt, LENGTH))
         check_counts(out, *POLICIES[spec])
+
+
+@pytest.mark.parametrize("spec", RULES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_rule_s_text_is_plain_decoding(
+    kind: str,
+    spec: str,
+    make_pair: MakePair,
+    make_prompt: MakePrompt,
+    plain_text: PlainText,
+    check_text: CheckText,
+) -> None:
+    target, drafter = make_pair(kind)
+    prompt = make_prompt(8, 0)
+    out = generate(target, drafter, spec, prompt, max_new_tokens=LENGTH)
+    check_text(target, prompt, out.token_ids, plain_text(target, prompt, LENGTH))
+    check_counts(out, *RULES[spec])
+
+
+def test_no_registered_policy_is_left_out() -> None:
+    ours = {e.name for e in entry_points(group=POLICY_GROUP) if e.value.startswith("policies.")}
+    tried = " ".join([*POLICIES, *RULES])
+    assert {name for name in ours if name not in tried} == set()
 
 
 @pytest.mark.parametrize("spec", ["chain(length=4)", "static_tree", "eagle2(depth=4, width=4)"])
