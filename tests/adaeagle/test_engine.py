@@ -246,6 +246,31 @@ def test_what_a_policy_is_told(make_pair: MakePair, make_prompt: MakePrompt) -> 
     assert sum(r.num_accepted for r in out.rounds) > len(out.rounds) / 4
 
 
+class Picky(Policy):
+    """Draws three tokens and would verify one."""
+
+    proposal = "draw"
+
+    def plan(self, context: Context) -> Budget:
+        return Budget(depth=3, nodes=1)
+
+
+def test_a_drawn_token_is_verified(make_pair: MakePair, make_prompt: MakePrompt) -> None:
+    """`select` has no say where children were drawn: dropping one would change the law."""
+    target, drafter = make_pair("model")
+    for temperature, num_verified in ((0.0, 1), (1.0, 3)):
+        out = generate(
+            target,
+            drafter,
+            Picky(),
+            make_prompt(7, 0),
+            max_new_tokens=LENGTH,
+            temperature=temperature,
+        )
+        assert all(r.num_verified == num_verified for r in out.rounds if r.depth == 3)
+        assert any(r.depth == 3 for r in out.rounds)
+
+
 def test_no_drafter(make_pair: MakePair, make_prompt: MakePrompt, plain_text: PlainText) -> None:
     target, _ = make_pair("model")
     prompt = make_prompt(7, 0)
