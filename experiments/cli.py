@@ -9,7 +9,7 @@ from typing import cast
 
 import typer
 
-from experiments.commands import compare, demo, generate, policies, train_head
+from experiments.commands import audit, compare, demo, generate, policies, train_head
 from experiments.commands.failure import InputError
 
 WRONG_INPUT, INTERRUPTED = 2, 130
@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "demo": (demo.demo, demo.EXAMPLE),
     "compare": (compare.compare, compare.EXAMPLE),
     "generate": (generate.generate, generate.EXAMPLE),
+    "audit": (audit.audit, audit.EXAMPLE),
     "policies": (policies.policies, policies.EXAMPLE),
     "train-head": (train_head.train_head, train_head.EXAMPLE),
 }

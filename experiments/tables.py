@@ -1,6 +1,7 @@
 """Measured policies as terminal tables."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Group
@@ -10,6 +11,8 @@ from rich.text import Text
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import ArmResult, grouped, num_rounds, summarize
 from adaeagle.bench.runner import BASELINE
+
+MOST_PARTINGS = 20
 
 
 def speed_table(records: Sequence[PromptRecord]) -> Group:
@@ -104,3 +107,50 @@ def divergence_line(records: Sequence[PromptRecord]) -> str:
         f"{len(found)} of {num_answers} answers part from vanilla's{where}: see `divergences` in "
         "results.json"
     )
+
+
+def audit_table(arms: Sequence[dict[str, Any]], against: str) -> Group:
+    """How much of each policy's text was compared, and where it parted from the reference."""
+    table = _bare_table()
+    table.add_column("policy", overflow="fold", min_width=32)
+    titles = (
+        "tokens\ncompared",
+        "tokens\na round",
+        "diver-\ngences",
+        "above\n1e-4",
+        "largest\ngap",
+    )
+    for title in titles:
+        table.add_column(title, justify="right", no_wrap=True)
+    for arm in arms:
+        gap = arm["largest_gap"]
+        table.add_row(
+            arm["policy"],
+            str(arm["num_compared"]),
+            f"{arm['tokens_per_round']:.2f}",
+            str(arm["num_divergences"]),
+            str(arm["num_above_near_tie"]),
+            "-" if gap is None else f"{gap:.1e}",
+        )
+    return _titled(f"against {against}", table)
+
+
+def parting_table(partings: Sequence[dict[str, Any]]) -> Group:
+    """Where texts parted: the first `MOST_PARTINGS` places."""
+    table = _bare_table()
+    for title in ("prompt", "turn", "position", "expected", "found", "gap"):
+        table.add_column(title, justify="left" if title == "prompt" else "right", no_wrap=True)
+    table.add_column("policy", overflow="fold")
+    for parted in partings[:MOST_PARTINGS]:
+        gap = parted["top2_gap"]
+        tokens = (parted["expected"], parted["found"])
+        table.add_row(
+            parted["id"],
+            str(parted["turn"]),
+            str(parted["position"]),
+            *("end" if token is None else str(token) for token in tokens),
+            "-" if gap is None else f"{gap:.1e}",
+            parted["policy"],
+        )
+    shown = min(MOST_PARTINGS, len(partings))
+    return _titled(f"{shown} of {len(partings)} divergences; results.json has all", table)

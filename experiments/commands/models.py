@@ -59,7 +59,7 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
         InputError: an option does not fit.
     """
     silence()
-    device = _device(options.device)
+    device = find_device(options.device)
     name, kind = _drafter_choice(options) if needs_drafter else (None, None)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -103,7 +103,8 @@ def make_sampling(
     return Sampling(temperature, top_p, top_k, sampling, seed)  # type: ignore[arg-type]
 
 
-def _device(name: str | None) -> str:
+def find_device(name: str | None) -> str:
+    """The device that `--device` names."""
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     with argument("--device", name, "cpu, cuda, cuda:1 or another device of this machine"):
