@@ -12,6 +12,7 @@ from adaeagle.prompts import Conversation, Prompt, read_prompts, spread
 from adaeagle.sampling import Sampling
 from experiments.commands.failure import InputError, argument
 from experiments.commands.models import Models
+from experiments.draft_view import DraftView
 
 
 def questions(text: str | None, prompts: str | None, limit: int | None) -> list[Prompt]:
@@ -35,8 +36,14 @@ def answer(
     max_new_tokens: int,
     *,
     as_json: bool,
+    view: DraftView | None = None,
 ) -> None:
-    """Answers every turn of a prompt; the text, or a JSON line a turn, goes to stdout."""
+    """Answers every turn of a prompt; the text, or a JSON line a turn, goes to stdout.
+
+    With a `view` every round's draft is shown as it is verified, and the text after the last.
+    """
+    if view is not None:
+        policy = view.watch(policy)
     talk = Conversation(models.target, prompt)
     while (prompt_ids := talk.next_ids()) is not None:
         pieces = stream(
@@ -56,13 +63,15 @@ def answer(
         for piece in pieces:
             shown = transcript.add(piece.token_ids)
             seen.append(piece)
-            if not as_json:
+            if view is not None:
+                view.show(piece)
+            elif not as_json:
                 print(shown, end="", flush=True)
         found = _report(prompt.id, talk.num_answered, seen, transcript)
         if as_json:
             print(json.dumps(found), flush=True)
         else:
-            print(flush=True)
+            print("" if view is None else f"\n{transcript.shown}", flush=True)
             print(_summary(found), file=sys.stderr)
         talk.answer(transcript.token_ids)
 
@@ -85,6 +94,12 @@ class Transcript:
         if self._tokenizer is None:
             return None
         return str(self._tokenizer.decode(self.token_ids, skip_special_tokens=True))
+
+    @property
+    def shown(self) -> str:
+        """The whole answer as it is shown."""
+        text = self.text
+        return " ".join(map(str, self.token_ids)) if text is None else text
 
     def add(self, token_ids: list[int]) -> str:
         """What `token_ids` add to what was shown.

@@ -10,6 +10,8 @@ EXAMPLE = """Example:
 
 adaeagle generate --prompt "List all files larger than 1 MB" --policy "chain(length=6)"
 
+adaeagle generate --prompt "List all files larger than 1 MB" --show-drafts
+
 The text goes to stdout as it comes, a summary to stderr; --json gives one line an answer with
 token_ids, text and rounds."""
 
@@ -41,16 +43,29 @@ def generate(
     top_k: options.TopK = 0,
     sampling: options.Sampling = "rejection",
     seed: options.Seed = 0,
+    show_drafts: Annotated[
+        bool,
+        typer.Option(
+            "--show-drafts",
+            help="Show what became of every drafted token, round by round.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer prompts with one policy, showing the text as it comes."""
+    from rich.console import Console
+
     from adaeagle.prompts import Conversation
     from adaeagle.registry import get_policy
     from experiments import answering
-    from experiments.commands.failure import argument
+    from experiments.commands.failure import InputError, argument
     from experiments.commands.models import ModelOptions, load_models, make_sampling
+    from experiments.draft_view import DraftView
     from policies.vanilla import Vanilla
 
+    if show_drafts and as_json:
+        raise InputError("--show-drafts must be given without --json, got both")
     law = make_sampling(temperature, top_p, top_k, sampling, seed)
     with argument("--policy", policy):
         chosen = get_policy(policy)
@@ -64,5 +79,6 @@ def generate(
     with argument(option, prompt if prompts is None else prompts):
         for question in asked:
             Conversation(models.target, question).next_ids()
+    view = DraftView(models.target.tokenizer, Console(highlight=False)) if show_drafts else None
     for question in asked:
-        answering.answer(models, chosen, question, law, max_new_tokens, as_json=as_json)
+        answering.answer(models, chosen, question, law, max_new_tokens, as_json=as_json, view=view)
