@@ -26,6 +26,7 @@ from predictors.conversations import questions, read_records
 from predictors.draft_lm import draft_lm, lm_data, write_lm_streams
 from predictors.eagle3_training import (
     Eagle3Training,
+    begin_as_target,
     default_head3_config,
     frequent_tokens,
     training_layers,
@@ -253,6 +254,7 @@ def _eagle3_module(
     if head.has_draft_vocab:
         size = head.config.draft_vocab_size
         head.set_vocab(frequent_tokens(texts, target.vocab_size, size))
+    begin_as_target(head, target)
     return Eagle3Training(
         head,
         target,

@@ -4,11 +4,12 @@ Source: EAGLE-3, Li et al. 2025, https://arxiv.org/abs/2503.01840, and its offic
 steps of weight 0.8^i, each on the output of the one before; a soft cross-entropy on the draft
 vocabulary alone, no feature loss, no noise; AdamW (0.9, 0.95) at 5e-5, linear warm-up and decay,
 clipping by norm.
-Differs from the code: chains are unrolled from an answer's pairs alone, where drafting begins, which
-leaves prompts and padding out of all steps but for their keys; a step counts where the token it
+Differs from the code: chains are unrolled from an answer's pairs alone, where drafting begins:
+prompts and padding are left out of all steps but for their keys; a step counts where the token it
 *reads* is an answer's, so an answer's first token is learnt and nothing beyond a text's end; a
-step's loss is the mean over what counts, where the code divides by all of the batch. Agreement is
-over answer tokens whether or not the draft vocabulary has them, as in the code.
+step's loss is the mean over what counts, where the code divides by all of the batch; the output
+layer begins as the target's, where the code draws it. Agreement is over answer tokens whether or
+not the draft vocabulary has them, as in the code.
 
     step i of root t   reads t_{t+1+i} and the state of step i-1, at rope position t + i
                        predicts the target's law after position t + 1 + i, that of t_{t+2+i}
@@ -73,6 +74,15 @@ def frequent_tokens(texts: Iterable[EagleBatch], vocab_size: int, size: int) -> 
     chosen = counts.argsort(descending=True, stable=True)[:size]
     token_ids: Tensor = chosen.sort().values
     return token_ids
+
+
+@torch.no_grad()
+def begin_as_target(head: Eagle3Head, target: Target) -> None:
+    """Gives the head the target's output layer for its draft tokens, where the widths agree."""
+    output: Tensor = target.model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
+    if head.lm_head.in_features == output.shape[1]:
+        vocab = head.vocab_map
+        head.lm_head.weight.copy_(output if vocab is None else output[vocab.to(output.device)])
 
 
 def answer_roots(is_answer: Tensor) -> tuple[Tensor, Tensor]:

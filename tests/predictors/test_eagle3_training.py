@@ -14,6 +14,7 @@ from experiments.train_head import TrainHeadSettings, train_head
 from predictors.eagle3_training import (
     Eagle3Training,
     answer_roots,
+    begin_as_target,
     default_head3_config,
     frequent_tokens,
     training_layers,
@@ -127,6 +128,15 @@ def test_the_draft_vocabulary_is_the_most_frequent_of_the_answers() -> None:
     ]
     assert frequent_tokens(texts, 12, 2).tolist() == [3, 5]
     assert frequent_tokens(texts, 12, 3).tolist() == [3, 5, 9]
+
+
+@pytest.mark.parametrize("draft_vocab_size", [40, VOCAB])
+def test_the_output_layer_begins_as_the_targets(target: Target, draft_vocab_size: int) -> None:
+    head = _module(target, draft_vocab_size).head
+    begin_as_target(head, target)
+    ids = torch.arange(VOCAB) if head.vocab_map is None else head.vocab_map
+    states = torch.randn(3, target.hidden_size)
+    torch.testing.assert_close(head.lm_head(states), target.logits(states)[:, ids])
 
 
 def test_wrong_arguments_are_refused(
