@@ -37,8 +37,8 @@ class Scale:
     head_steps: int = 1600
     head_batch: int = 16
     head_learning_rate: float = 2e-3
-    draft_tokens: int = 4_000_000
-    draft_steps: int = 900
+    draft_tokens: int = 1_000_000
+    draft_steps: int = 300
     prompts_a_source: int = 8
     compiled: bool = True
 
