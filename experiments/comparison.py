@@ -16,9 +16,15 @@ from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import results
 from adaeagle.bench.run_folder import RunFolder
 from adaeagle.bench.runner import Bench
+from adaeagle.policy import Policy
 from adaeagle.prompts import Prompt, grouping
-from experiments.commands.failure import argument
+from adaeagle.registry import get_policy
+from experiments.acceptance_plots import calibration
+from experiments.calibration import CalibrationRecord, Listener
+from experiments.calibration import results as calibration_results
+from experiments.commands.failure import InputError, argument
 from experiments.commands.models import ModelOptions, load_models, make_sampling
+from experiments.plot_style import png
 from experiments.plots import draw_all
 from experiments.run import (
     check_prompts,
@@ -58,6 +64,7 @@ class Settings:
     top_k: int = 0
     sampling: str = "rejection"
     seed: int = 0
+    calibration: bool = False
     out: Path | None = None
 
 
@@ -95,7 +102,9 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
     by = grouping(comparison.prompts)
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         folder.write("results.json", json.dumps(found, indent=1) + "\n")
-        pictures = draw_all(records, by, folder)
+        files = [folder.path / "results.json", *draw_all(records, by, folder)]
+    if settings.calibration:
+        files += _calibrate(comparison, anew)
     console = Console(stderr=as_json)
     for table in (speed_table(records), round_table(records), group_table(records, by)):
         console.print(table)
@@ -103,7 +112,7 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
         console.print(divergence_line(records))
     if comparison.bench.sampling.is_coupled:
         console.print("coupled sampling accepts less: these are not the speeds of sampling")
-    for path in (folder.path / "results.json", *pictures):
+    for path in files:
         console.print(str(path), soft_wrap=True, highlight=False)
     print(json.dumps(_last_line(found, folder.path)))
 
@@ -114,7 +123,9 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
     )
     arms = make_policies(settings.policies)
     prompts = load_prompts(settings.prompts, settings.limit)
-    drafts = any(not isinstance(policy, Vanilla) for policy in arms.values())
+    drafts = bool(_drafting(arms))
+    if settings.calibration and not drafts:
+        raise InputError("--calibration needs a policy that drafts, got vanilla alone")
     models = load_models(settings.models, needs_drafter=drafts, is_greedy=law.is_greedy)
     check_prompts(models.target, prompts, settings.prompts)
     config = {
@@ -135,10 +146,42 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
     return Comparison(bench, prompts, folder, identity)
 
 
+def _drafting(arms: dict[str, Policy]) -> list[str]:
+    return [name for name, policy in arms.items() if not isinstance(policy, Vanilla)]
+
+
 def _measured(comparison: Comparison, finished: Sequence[PromptRecord]) -> Iterator[PromptRecord]:
     bench, prompts = comparison.bench, comparison.prompts
     bench.warm_up(prompts[0])
     yield from bench.run(prompts, finished)
+
+
+def _calibrate(comparison: Comparison, anew: bool) -> list[Path]:
+    """Decodes the prompts once more, untimed, and writes how sure the draft model was when right.
+
+    Policies begin fresh; one that learns across prompts does so too where it is resumed.
+    """
+    bench, prompts = comparison.bench, comparison.prompts
+    path = comparison.folder.path / "calibration"
+    folder = open_folder("calibration", path, comparison.identity, anew=anew)
+    names = _drafting(bench.policies)
+    fresh = {name: get_policy(name) for name in names}
+    listener = Listener(bench.target, bench.drafter, fresh, bench.sampling, bench.max_new_tokens)
+    records = finish(
+        folder,
+        CalibrationRecord,
+        len(prompts),
+        lambda finished: listener.run(prompts, finished),
+        f"calibration, prompts under {len(names)} policies",
+    )
+    arms = calibration_results(records)
+    found = {**comparison.identity, "git": provenance.git(), "arms": arms}
+    figure = calibration(arms, list(bench.policies))
+    with argument("--out", str(path), "a folder that can be written", OSError):
+        return [
+            folder.write("results.json", json.dumps(found, indent=1) + "\n"),
+            folder.write("calibration.png", png(figure)),
+        ]
 
 
 def _last_line(found: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -1,12 +1,6 @@
-"""What a comparison measured, as pictures.
+"""What a comparison measured, as pictures."""
 
-Colours are those of Okabe and Ito, which readers with any colour vision tell apart
-(https://jfly.uni-koeln.de/color/); a policy has the same colour and mark in every picture.
-"""
-
-import io
 import math
-import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,11 +13,10 @@ from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import grouped, num_rounds, summarize
 from adaeagle.bench.run_folder import RunFolder
 from adaeagle.bench.runner import BASELINE
+from experiments.acceptance_plots import acceptance_by_depth
+from experiments.plot_style import COLOURS, MARKS, label, png, tidy
 
-COLOURS = ("#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7", "#999999")
-MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 PARTS = {"draft": "#56B4E9", "verify": "#0072B2", "policy": "#E69F00", "other": "#999999"}
-LABEL_WIDTH = 32
 
 
 def draw_all(records: Sequence[PromptRecord], by: str, folder: RunFolder) -> list[Path]:
@@ -38,20 +31,10 @@ def draw_all(records: Sequence[PromptRecord], by: str, folder: RunFolder) -> lis
         "speedup.png": speedup(records),
         "accepted_length.png": accepted_length(records),
         "time_per_round.png": time_per_round(records),
+        "acceptance_by_depth.png": acceptance_by_depth(records),
         f"tokens_per_round_by_{by}.png": tokens_per_round(records, by),
     }
-    return [folder.write(name, _png(figure)) for name, figure in pictures.items()]
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
-
-
-def _label(policy: str) -> str:
-    """A spec on several lines, broken after its commas."""
-    return textwrap.fill(policy, LABEL_WIDTH, break_long_words=False, break_on_hyphens=False)
+    return [folder.write(name, png(figure)) for name, figure in pictures.items()]
 
 
 def _at_right(axes: Axes, texts: Sequence[str]) -> None:
@@ -61,17 +44,12 @@ def _at_right(axes: Axes, texts: Sequence[str]) -> None:
         axes.text(1.01, row, text, transform=transform, va="center", fontsize=9)
 
 
-def _tidy(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_axisbelow(True)
-
-
 def _rows(axes: Axes, names: Sequence[str]) -> None:
     """One row a policy, the first on top."""
-    axes.set_yticks(range(len(names)), [_label(name) for name in names], fontsize=9)
+    axes.set_yticks(range(len(names)), [label(name) for name in names], fontsize=9)
     axes.invert_yaxis()
     axes.grid(axis="x", color="0.9")
-    _tidy(axes)
+    tidy(axes)
 
 
 def speedup(records: Sequence[PromptRecord]) -> Figure:
@@ -111,11 +89,11 @@ def accepted_length(records: Sequence[PromptRecord]) -> Figure:
         shares = [100 * counts[name][length] / total for length in lengths]
         axes.bar(lengths, shares, color=COLOURS[everything.index(name) % len(COLOURS)], alpha=0.85)
         mean = sum(length * counts[name][length] for length in lengths) / total
-        axes.set_title(f"{_label(name)}\nmean {mean:.2f}", fontsize=9)
+        axes.set_title(f"{label(name)}\nmean {mean:.2f}", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         axes.grid(axis="y", color="0.9")
         axes.tick_params(labelbottom=True)
-        _tidy(axes)
+        tidy(axes)
     for axes in panels.flat[len(names) :]:
         axes.set_visible(False)
     figure.suptitle("How much of a draft is accepted", fontsize=11)

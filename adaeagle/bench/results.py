@@ -6,7 +6,11 @@ from typing import Any
 
 from adaeagle.bench.records import ArmRecord, PromptRecord
 from adaeagle.bench.runner import BASELINE
-from adaeagle.bench.statistics import acceptance_by_depth, bootstrap_ratio
+from adaeagle.bench.statistics import (
+    acceptance_by_depth,
+    bootstrap_ratio,
+    conditional_acceptance,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +24,8 @@ class ArmResult:
     speedup: float  # tokens per second against the baseline's
     speedup_ci95: tuple[float, float] | None
     tokens_per_round: float  # the prefill's token is no round's
-    acceptance_by_depth: list[float]
+    acceptance_by_depth: list[float]  # joint: of d tokens or more
+    conditional_acceptance_by_depth: list[float | None]  # of token d where d - 1 were accepted
     draft_forwards: int
     verified_nodes: int
     prefill_seconds: float
@@ -60,6 +65,7 @@ def _summarize_arm(
         speedup_ci95=interval,
         tokens_per_round=sum(emitted) / max(1, len(emitted)),
         acceptance_by_depth=acceptance_by_depth(depths, accepted),
+        conditional_acceptance_by_depth=conditional_acceptance(depths, accepted),
         draft_forwards=sum(depths),
         verified_nodes=sum(count for arm in arms for count in arm.num_verified),
         prefill_seconds=sum(arm.prefill_seconds for arm in arms),

@@ -48,3 +48,21 @@ def acceptance_by_depth(depths: Sequence[int], num_accepted: Sequence[int]) -> l
         reached = [n >= depth for d, n in zip(depths, num_accepted, strict=True) if d >= depth]
         shares.append(sum(reached) / len(reached))
     return shares
+
+
+def conditional_acceptance(
+    depths: Sequence[int], num_accepted: Sequence[int]
+) -> list[float | None]:
+    """Entry d - 1: of the rounds that drafted d deep and accepted d - 1, the share that accepted d.
+
+    None where no round came so far.
+    """
+    shares: list[float | None] = []
+    for depth in range(1, max(depths, default=0) + 1):
+        reached = [
+            n >= depth
+            for d, n in zip(depths, num_accepted, strict=True)
+            if d >= depth and n >= depth - 1
+        ]
+        shares.append(sum(reached) / len(reached) if reached else None)
+    return shares

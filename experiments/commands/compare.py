@@ -36,6 +36,15 @@ def compare(
     top_k: options.TopK = 0,
     sampling: options.Sampling = "rejection",
     seed: options.Seed = 0,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Decode once more, untimed, and draw how often drafted tokens are accepted "
+            "against the draft model's confidence.",
+            rich_help_panel=options.RUN,
+        ),
+    ] = False,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
@@ -54,6 +63,7 @@ def compare(
         top_k=top_k,
         sampling=sampling,
         seed=seed,
+        calibration=calibration,
         out=out,
     )
     comparison.compare(settings, as_json=as_json)

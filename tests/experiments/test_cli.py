@@ -24,7 +24,8 @@ RESULT_KEYS = (
 )
 ARM_KEYS = (
     *("policy", "num_tokens", "seconds", "tokens_per_second", "speedup", "speedup_ci95"),
-    *("tokens_per_round", "acceptance_by_depth", "draft_forwards", "verified_nodes"),
+    *("tokens_per_round", "acceptance_by_depth", "conditional_acceptance_by_depth"),
+    *("draft_forwards", "verified_nodes"),
     *("prefill_seconds", "draft_seconds", "verify_seconds", "policy_seconds", "other_seconds"),
     "headroom_recovered",
 )

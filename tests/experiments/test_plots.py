@@ -51,7 +51,7 @@ def make_records(num_policies: int, num_prompts: int) -> list[PromptRecord]:
 def test_every_picture(tmp_path: Path, num_policies: int, num_prompts: int) -> None:
     records = make_records(num_policies, num_prompts)
     paths = plots.draw_all(records, "source", RunFolder(tmp_path, {}))
-    assert len(paths) == 4
+    assert len(paths) == 5
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 

@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
 
-from adaeagle.bench.statistics import acceptance_by_depth, bootstrap_ratio
+from adaeagle.bench.statistics import (
+    acceptance_by_depth,
+    bootstrap_ratio,
+    conditional_acceptance,
+)
 
 
 def test_equal_arms_have_a_point_for_an_interval() -> None:
@@ -40,3 +44,11 @@ def test_acceptance_counts_only_rounds_that_went_as_deep() -> None:
     accepted = [3, 1, 0, 0]
     assert acceptance_by_depth(depths, accepted) == pytest.approx([2 / 3, 1 / 2, 1 / 2])
     assert acceptance_by_depth([0, 0], [0, 0]) == []
+
+
+def test_conditional_acceptance_multiplies_to_the_joint() -> None:
+    depths, accepted = [3] * 4, [0, 1, 1, 2]
+    assert conditional_acceptance(depths, accepted) == pytest.approx([3 / 4, 1 / 3, 0])
+    assert acceptance_by_depth(depths, accepted) == pytest.approx([3 / 4, 1 / 4, 0])
+    assert conditional_acceptance([3, 1], [0, 1]) == [0.5, None, None]
+    assert conditional_acceptance([0], [0]) == []
