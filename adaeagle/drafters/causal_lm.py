@@ -56,6 +56,8 @@ class ModelSession:
     def __init__(self, model: Target, prompt_ids: Sequence[int], capacity: int) -> None:
         self._model = model
         self._cache = model.new_cache(capacity)
+        # A target's text may outgrow the draft model's context: drafts get worse there, no more.
+        self._last_position = model.max_length - 1
         # `catch_up` begins with the second token of the text.
         self._first: Tensor | None = torch.tensor([[prompt_ids[0]]], device=model.device)
         self._num_committed = 0
@@ -76,12 +78,14 @@ class ModelSession:
             allowed = causal_mask(num_new, self._num_committed, token_ids.device)
             mask = additive(allowed, self._model.dtype)[None, None]
         positions = torch.arange(start, self._num_committed, device=token_ids.device).unsqueeze(0)
+        positions = positions.clamp_(max=self._last_position)
         hidden = self._model.forward(token_ids, positions, mask, self._cache).last
         return self._model.logits(hidden[:, -1:])
 
     def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
         # A node at depth d follows num_committed tokens and d - 1 nodes; one level a call.
-        positions = torch.full_like(token_ids, self._num_committed + self._num_levels)
+        position = min(self._num_committed + self._num_levels, self._last_position)
+        positions = torch.full_like(token_ids, position)
         self._num_levels += 1
         allowed = self._nodes.extend(origins, self._num_committed)
         mask = None if allowed is None else additive(allowed, self._model.dtype)

@@ -351,3 +351,18 @@ def test_a_model_over_several_devices_needs_its_embedding(tmp_path: Path) -> Non
     swapped = {"model.embed_tokens": "disk", **dict.fromkeys(parts, "cpu")}
     with pytest.raises(ValueError, match="must keep the input embedding in memory"):
         Target.from_pretrained(str(tmp_path), device_map=swapped)
+
+
+@pytest.mark.parametrize("family", ["GPT2", "OPT", "Mistral"])
+def test_a_text_may_outgrow_its_draft_model(
+    family: str, make_prompt: MakePrompt, plain_text: PlainText, check_text: CheckText
+) -> None:
+    """Learned positions end with the draft model's context; its drafts may be bad from there on."""
+    target = Target(tiny_model(family))
+    config = copy.deepcopy(target.model.config)
+    config.update({"n_positions" if family == "GPT2" else "max_position_embeddings": 16})
+    small = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    drafter = ModelDrafter(Target(small), target)
+    prompt = make_prompt(7, 0)
+    out = generate(target, drafter, "eagle2(depth=3, width=2)", prompt, max_new_tokens=24)
+    check_text(target, prompt, out.token_ids, plain_text(target, prompt, 24))
