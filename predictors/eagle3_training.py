@@ -18,10 +18,12 @@ not the draft vocabulary has them, as in the code.
 which is what a chain drafted from pair t reads. Attention is written out and takes memory by roots
 times length of a text.
 Shapes: B texts, T tokens, R roots (pairs to draft from) of the text with most, H hidden size,
-A heads, D head dimension, V target vocabulary, W draft vocabulary, M tokens of answers.
+A heads, D head dimension, V target vocabulary, W draft vocabulary, M roots (of labels: tokens of
+answers).
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -31,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
+from adaeagle.kv_cache import additive
 from adaeagle.target import LAST, Target
 from predictors.causal_lm import trapezoid
 from predictors.eagle_data import EagleBatch
@@ -85,23 +88,39 @@ def begin_as_target(head: Eagle3Head, target: Target) -> None:
         head.lm_head.weight.copy_(output if vocab is None else output[vocab.to(output.device)])
 
 
-def answer_roots(is_answer: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairs to draft from, those that read an answer's token.
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """The pairs to draft from: those that read an answer's token."""
 
-    Args:
-        is_answer: [B, T] bool.
+    texts: Tensor  # [M] int64, whose pairs they are
+    pairs: Tensor  # [M] int64, ascending within a text
+    padded: Tensor  # [B, R] int64, the pairs of each text; what is over is any other pair
+    is_root: Tensor  # [B, R] bool, what is no padding: M in all, in the order of `pairs`
 
-    Returns:
-        [B, R] indices of pairs, ascending, and which of them are no padding.
-    """
-    reads_answer = is_answer[:, 1:]
-    num_roots = int(reads_answer.sum(1).max())  # one host sync a batch
-    order = reads_answer.int().argsort(dim=1, descending=True, stable=True)[:, :num_roots]
-    return order, reads_answer.gather(1, order)
+    @classmethod
+    def of(cls, is_answer: Tensor) -> "Roots":
+        """The roots of texts, is_answer [B, T] bool."""
+        reads_answer = is_answer[:, 1:]
+        num_roots = int(reads_answer.sum(1).max())  # one host sync a batch
+        order = reads_answer.int().argsort(dim=1, descending=True, stable=True)[:, :num_roots]
+        is_root = reads_answer.gather(1, order)
+        texts = is_root.nonzero()[:, 0]
+        return cls(texts, order[is_root], order, is_root)
+
+    def pad(self, values: Tensor) -> Tensor:
+        """[1, A, M, D] → [B, A, R, D], zeros where there is no root."""
+        _, num_heads, _, dim = values.shape
+        padded = values.new_zeros(*self.is_root.shape, num_heads, dim)
+        padded[self.is_root] = values[0].transpose(0, 1)
+        return padded.transpose(1, 2)
+
+    def unpad(self, values: Tensor) -> Tensor:
+        """[B, A, R, D] → [1, A, M, D]."""
+        return values.transpose(1, 2)[self.is_root].transpose(0, 1).unsqueeze(0)
 
 
 def unrolled_attention(
-    query: Tensor, pairs: tuple[Tensor, Tensor], own: list[tuple[Tensor, Tensor]], roots: Tensor
+    query: Tensor, pairs: tuple[Tensor, Tensor], own: list[tuple[Tensor, Tensor]], mask: Tensor
 ) -> Tensor:
     """Attention of one step, of every root over the pairs up to it and over its own steps.
 
@@ -109,24 +128,17 @@ def unrolled_attention(
         query: [B, A, R, D].
         pairs: keys and values of step 0, each [B, A, T-1, D].
         own: keys and values of the later steps, each [B, A, R, D].
-        roots: [B, R] indices of pairs.
+        mask: additive [B, 1, R, T-1], which pairs each root sees.
     """
     keys, values = pairs
-    num_pairs = keys.shape[2]
-    is_later = torch.arange(num_pairs, device=roots.device) > roots.unsqueeze(2)  # [B, R, T-1]
-    scores = (query @ keys.transpose(2, 3)).masked_fill(is_later.unsqueeze(1), -torch.inf)
+    query = query / query.shape[3] ** 0.5
     own_scores = [(query * key).sum(3, keepdim=True) for key, _ in own]
-    scores = torch.cat((scores, *own_scores), dim=3).float() / query.shape[3] ** 0.5
-    shares = scores.softmax(3).to(query.dtype)
-    mixed: Tensor = shares[..., :num_pairs] @ values
-    for place, (_, value) in enumerate(own, start=num_pairs):
+    scores = torch.cat((query @ keys.transpose(2, 3) + mask, *own_scores), dim=3)
+    shares = scores.float().softmax(3).to(query.dtype)
+    mixed: Tensor = shares[..., : keys.shape[2]] @ values
+    for place, (_, value) in enumerate(own, start=keys.shape[2]):
         mixed = mixed + shares[..., place : place + 1] * value
     return mixed
-
-
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """Rows of [B, N, H] at [B, R]."""
-    return values.gather(1, index.unsqueeze(2).expand(-1, -1, values.shape[2]))
 
 
 class Eagle3Training(L.LightningModule):
@@ -178,13 +190,13 @@ class Eagle3Training(L.LightningModule):
     def on_fit_start(self) -> None:
         self.target.model.to(self.device)  # type: ignore[arg-type]
 
-    def states(self, token_ids: Tensor, features: Tensor, roots: Tensor) -> Iterator[Tensor]:
-        """Each step's states [B, R, H]; beyond a text's end they mean nothing.
+    def states(self, token_ids: Tensor, features: Tensor, roots: Roots) -> Iterator[Tensor]:
+        """Each step's states [M, H]; beyond a text's end they mean nothing.
 
         Args:
             token_ids: [B, T].
             features: [B, T, 3H] the target's.
-            roots: [B, R] indices of pairs.
+            roots: of the texts.
         """
         head, layer = self.head, self.head.midlayer
         attention = layer.self_attn
@@ -192,26 +204,30 @@ class Eagle3Training(L.LightningModule):
         num_pairs = token_ids.shape[1] - 1
         embeddings = self.target.embed(token_ids[:, 1:]).to(features.dtype)
         fused = head.fuse(features[:, :-1])
-        positions = torch.arange(num_pairs, device=roots.device).unsqueeze(0)
-        query, key, value = attention.project(
+        positions = torch.arange(num_pairs, device=token_ids.device).unsqueeze(0)
+        # Every pair has keys; queries, and all that follows, are of the roots alone.
+        _, *pairs = attention.project(
             layer.inputs(embeddings, fused), head.rotary(positions, fused.dtype)
         )
-        pairs = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-        index = roots[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[3])
-        query, states = query.gather(2, index), _rows(fused, roots)
+        keys, values = (part.repeat_interleave(group, dim=1) for part in pairs)
+        sees = positions <= roots.padded.unsqueeze(2)  # [B, R, T-1]
+        mask = additive(sees.unsqueeze(1), keys.dtype)
+        states = fused[roots.texts, roots.pairs].unsqueeze(0)
         own: list[tuple[Tensor, Tensor]] = []
         for step in range(self.unroll):
+            taken = embeddings[roots.texts, (roots.pairs + step).clamp(max=num_pairs - 1)]
+            query, key, value = attention.project(
+                layer.inputs(taken.unsqueeze(0), states),
+                head.rotary((roots.pairs + step).unsqueeze(0), states.dtype),
+            )
             if step > 0:
-                taken = _rows(embeddings, (roots + step).clamp(max=num_pairs - 1))
-                query, key, value = attention.project(
-                    layer.inputs(taken, states), head.rotary(roots + step, states.dtype)
-                )
+                key, value = (roots.pad(part) for part in (key, value))
                 own.append(
                     (key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1))
                 )
-            attended = attention.merge(unrolled_attention(query, pairs, own, roots))
-            states = layer.finish(states, attended)
-            yield states
+            mixed = unrolled_attention(roots.pad(query), (keys, values), own, mask)
+            states = layer.finish(states, attention.merge(roots.unpad(mixed)))
+            yield states[0]
 
     def losses(self, batch: EagleBatch, features: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
         """The weighted sum of the steps' losses, and each step's top-1 agreement [steps].
@@ -221,17 +237,17 @@ class Eagle3Training(L.LightningModule):
             features: [B, T, 3H] of the head's three layers.
             last: [B, T, H] of the last layer.
         """
-        roots, is_root = answer_roots(batch.is_answer)
+        roots = Roots.of(batch.is_answer)
         said, laws, is_known = self._labels(last[batch.is_answer])
         label_of = (batch.is_answer.flatten().cumsum(0) - 1).view_as(batch.is_answer)  # [B, T]
         num_tokens = batch.token_ids.shape[1]
         loss = features.new_zeros(())
         agreements: list[Tensor] = []
         for step, states in enumerate(self.states(batch.token_ids, features, roots)):
-            places = roots + 1 + step  # of the token read
-            inside = places.clamp(max=num_tokens - 1)
-            counts = is_root & (places < num_tokens) & batch.is_answer.gather(1, inside)
-            labels = label_of.gather(1, inside)[counts]
+            places = roots.pairs + 1 + step  # of the token read
+            read = roots.texts, places.clamp(max=num_tokens - 1)
+            counts = (places < num_tokens) & batch.is_answer[read]
+            labels = label_of[read][counts]
             logits = self.head.logits(states[counts])
             agreements.append(self._agreement(logits, said[labels]))
             known = is_known[labels]

@@ -13,7 +13,7 @@ from adaeagle.drafters.eagle3_head import Eagle3Head
 from experiments.train_head import TrainHeadSettings, train_head
 from predictors.eagle3_training import (
     Eagle3Training,
-    answer_roots,
+    Roots,
     begin_as_target,
     default_head3_config,
     frequent_tokens,
@@ -102,12 +102,11 @@ def test_the_gradient_flows_through_every_step(target: Target) -> None:
     module, batch = _module(target, 40), _batch()
     features = target_features(target, batch.token_ids, training_layers(target))
     features = features[..., : -target.hidden_size].requires_grad_()
-    roots, is_root = answer_roots(batch.is_answer)
-    assert roots[0].tolist() == [3, 4, 5, 6, 7, 8, 9]
-    assert roots[1, :5].tolist() == [2, 3, 4, 5, 6]
-    assert is_root.sum(1).tolist() == [7, 5]
+    roots = Roots.of(batch.is_answer)
+    assert roots.pairs.tolist() == [3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6]
+    assert roots.texts.tolist() == [0] * 7 + [1] * 5
     *_, last_states = module.states(batch.token_ids, features, roots)
-    last_states[0, 0].sum().backward()  # type: ignore[no-untyped-call]
+    last_states[0].sum().backward()  # type: ignore[no-untyped-call]
     assert features.grad is not None
     assert (features.grad[0] != 0).any(-1).tolist() == [True] * 4 + [False] * 7
     assert not features.grad[1].any()
