@@ -67,7 +67,7 @@ def _refusing(model: PreTrainedModel) -> Iterator[None]:
         raise refusal(model.config, f"a trial failed with {type(e).__name__}: {said}") from e
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def learn(model: PreTrainedModel) -> Anatomy:
     """Learns cache shapes and the form of the output head from a few tokens."""
     with _refusing(model):
@@ -97,7 +97,7 @@ def _layer_shape(layer: Any) -> LayerShape:
     )
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def check_tree(target: "Target") -> None:
     """Refuses a model whose logits on a tree differ from plain decoding's beyond rounding.
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig
 
 from adaeagle.bundled import bundled_folder
 from adaeagle.drafters.node_mask import NodeMask
@@ -40,9 +41,15 @@ class ModelDrafter:
         cls, name: str, target: Target, *, revision: str | None = None
     ) -> "ModelDrafter":
         """Loads a bundled model ("mini"), a folder or a Hugging Face id, in the target's dtype."""
-        folder = bundled_folder(name, "draft_lm") or name
+        folder = str(bundled_folder(name, "draft_lm") or name)
+        config = AutoConfig.from_pretrained(folder, revision=revision).get_text_config()
+        context = getattr(config, "max_position_embeddings", None) or target.max_length
         model = Target.from_pretrained(
-            str(folder), device=str(target.device), dtype=target.dtype, revision=revision
+            folder,
+            device=str(target.device),
+            dtype=target.dtype,
+            max_length=min(context, target.max_length),
+            revision=revision,
         )
         return cls(model, target)
 

@@ -366,3 +366,14 @@ def test_a_text_may_outgrow_its_draft_model(
     prompt = make_prompt(7, 0)
     out = generate(target, drafter, "eagle2(depth=3, width=2)", prompt, max_new_tokens=24)
     check_text(target, prompt, out.token_ids, plain_text(target, prompt, 24))
+
+
+def test_a_windowed_draft_model_serves_texts_within_its_window(tmp_path: Path) -> None:
+    name, sizes, _ = REFUSED["gemma2"]
+    config = getattr(transformers, f"{name}Config")(**sizes)
+    model = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model.save_pretrained(tmp_path)
+    target = Target.from_pretrained(str(tmp_path), max_length=64)
+    assert ModelDrafter.from_pretrained(str(tmp_path), target).model.max_length == 64
+    with pytest.raises(NotImplementedError, match="sliding_window is 64 tokens"):
+        ModelDrafter.from_pretrained(str(tmp_path), Target(tiny_model("Mistral")))
