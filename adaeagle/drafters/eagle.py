@@ -119,12 +119,15 @@ class EagleSession:
         return self._drafter.logits(self._outputs[0])
 
     def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
-        drafted = torch.cat(self._outputs, dim=1)  # [P, 1 + E, H]
-        index = origins.unsqueeze(2).expand(-1, -1, drafted.shape[2])
-        states = drafted.gather(1, index)
+        allowed = self._nodes.extend(origins, self._num_pairs)
+        if self._nodes.is_chain:
+            states = self._outputs[-1]
+        else:
+            drafted = torch.cat(self._outputs, dim=1)  # [P, 1 + E, H]
+            index = origins.unsqueeze(2).expand(-1, -1, drafted.shape[2])
+            states = drafted.gather(1, index)
         # The pair of a node at depth d sits at position num_pairs + d - 1; one level a call.
         positions = torch.full_like(token_ids, self._num_pairs + len(self._outputs) - 1)
-        allowed = self._nodes.extend(origins, self._num_pairs)
         mask = None if allowed is None else additive(allowed, states.dtype)
         outputs = self._forward(token_ids, states, positions, mask)
         self._outputs.append(outputs)

@@ -123,3 +123,6 @@ def test_node_mask() -> None:
     nodes.reset()
     assert nodes.extend(torch.tensor([[0]]), 5) is None  # a chain sees all before it
     assert nodes.extend(torch.tensor([[1]]), 5) is None
+    forked = nodes.extend(torch.tensor([[2, 2]]), 5)  # which may still become a tree
+    assert forked is not None
+    assert forked[0, 0, :, 5:].int().tolist() == [[1, 1, 1, 0], [1, 1, 0, 1]]
