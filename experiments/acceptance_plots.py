@@ -79,6 +79,7 @@ def calibration(arms: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
         middles = [100 * (found["low"] + found["high"]) / 2 for found in filled]
         counts.bar(middles, [found["num_tested"] for found in filled], 90 * WIDTH, color=colour)
         counts.set_yscale("log")
+        counts.set_ylim(bottom=0.7)  # one token is a bar too
         error = arm["calibration_error"]
         told = "nothing tested" if error is None else f"mean distance {100 * error:.1f} %"
         rates.set_title(f"{label(arm['policy'])}\n{told}", fontsize=9)
@@ -88,7 +89,7 @@ def calibration(arms: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
             tidy(axes)
         if column == 0:
             rates.set_ylabel("accepted, %", fontsize=9)
-            counts.set_ylabel("tokens tested", fontsize=9)
+            counts.set_ylabel("tokens", fontsize=9)
         counts.tick_params(labelbottom=True)
     figure.suptitle("Is the draft model as sure as it is right?", fontsize=11)
     figure.supxlabel("probability the draft model gave its token, %", fontsize=10)

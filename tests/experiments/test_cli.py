@@ -264,7 +264,7 @@ def test_policies(run: Any) -> None:
         assert name in found.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "compare", "generate", "policies"])
+@pytest.mark.parametrize("command", ["demo", "compare", "generate", "audit", "policies"])
 def test_help_shows_an_example(run: Any, command: str) -> None:
     found = run(command, "--help")
     assert found.code == 0
