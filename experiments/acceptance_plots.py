@@ -58,6 +58,7 @@ def calibration(arms: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
     num_rows = math.ceil(len(arms) / num_columns)
     figure = Figure(figsize=(3.3 * num_columns, 0.7 + 3.4 * num_rows), layout="constrained")
     heights = [3, 1] * num_rows
+    most = max((found["num_tested"] for arm in arms for found in arm["bins"]), default=1)
     panels = figure.subplots(
         2 * num_rows, num_columns, squeeze=False, sharex=True, sharey="row", height_ratios=heights
     )
@@ -79,7 +80,7 @@ def calibration(arms: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
         middles = [100 * (found["low"] + found["high"]) / 2 for found in filled]
         counts.bar(middles, [found["num_tested"] for found in filled], 90 * WIDTH, color=colour)
         counts.set_yscale("log")
-        counts.set_ylim(bottom=0.7)  # one token is a bar too
+        counts.set_ylim(0.7, 1.5 * most)  # one token is a bar too
         error = arm["calibration_error"]
         told = "nothing tested" if error is None else f"mean distance {100 * error:.1f} %"
         rates.set_title(f"{label(arm['policy'])}\n{told}", fontsize=9)

@@ -165,7 +165,7 @@ def _arm(records: Sequence[AuditRecord], name: str) -> dict[str, Any]:
     return {
         "policy": name,
         "num_compared": sum(arm.num_compared for arm in arms),
-        "tokens_per_round": 1 + sum(arm.num_accepted for arm in arms) / max(1, num_rounds),
+        "accepted_per_round": sum(arm.num_accepted for arm in arms) / max(1, num_rounds),
         "num_divergences": len(partings),
         "num_above_near_tie": sum(not parted.is_near_tie for parted in partings),
         "largest_gap": _largest_gap(partings),

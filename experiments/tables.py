@@ -127,7 +127,7 @@ def audit_table(arms: Sequence[dict[str, Any]], against: str) -> Group:
         table.add_row(
             arm["policy"],
             str(arm["num_compared"]),
-            f"{arm['tokens_per_round']:.2f}",
+            f"{arm['accepted_per_round']:.2f}",
             str(arm["num_divergences"]),
             str(arm["num_above_near_tie"]),
             "-" if gap is None else f"{gap:.1e}",
