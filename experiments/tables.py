@@ -115,7 +115,7 @@ def audit_table(arms: Sequence[dict[str, Any]], against: str) -> Group:
     table.add_column("policy", overflow="fold", min_width=32)
     titles = (
         "tokens\ncompared",
-        "tokens\na round",
+        "accepted\na round",
         "diver-\ngences",
         "above\n1e-4",
         "largest\ngap",

@@ -62,6 +62,7 @@ def test_lossless_text_passes(audit: Any) -> None:
     line = json.loads(last)
     assert (line["num_compared"], line["num_divergences"]) == (180, 0)
     assert "against transformers" in shown[0]
+    assert "accepted" in found.stdout
 
 
 def test_a_broken_verification_is_caught(audit: Any, credulous: None) -> None:
