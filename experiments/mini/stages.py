@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from adaeagle import EagleDrafter, ModelDrafter, Target
 from adaeagle.prompts import read_prompts
 from experiments.mini import card, language_model, text
-from experiments.mini.acceptance import tokens_per_round
+from experiments.mini.acceptance import TokensPerRound, tokens_per_round
 from experiments.mini.export import export_head, export_model
 from experiments.mini.tokenizer import train_tokenizer
 from experiments.train_head import TrainHeadSettings, train_head
@@ -159,12 +159,15 @@ class Mini:
         heldout = self.out / "heldout.npy"
         prompts = read_prompts(str(self.bundle / "prompts.jsonl"))
         max_new_tokens = min(128, self.scale.max_new_tokens)
-        acceptance = tokens_per_round(
-            target,
-            {"eagle head": head, "draft model": draft},
-            prompts,
-            max_new_tokens=max_new_tokens,
-        )
+        acceptance: TokensPerRound = {}
+        for drafter, name in ((head, "eagle head"), (draft, "draft model")):
+            path = self.out / f"acceptance of the {name}.json"
+            if not path.exists():
+                found = tokens_per_round(
+                    target, {name: drafter}, prompts, max_new_tokens=max_new_tokens
+                )
+                path.write_text(json.dumps(found, indent=2), encoding="utf-8")
+            acceptance |= json.loads(path.read_text(encoding="utf-8"))
         trained = json.loads((self.out / "eagle_head" / "result.json").read_text(encoding="utf-8"))
         report = {
             "target_parameters": target.model.num_parameters(),
