@@ -42,8 +42,8 @@ sources and little else; nothing it says should be relied on.
 `ATTRIBUTION.md`.
 * **Target**: {report["target_steps"]:,} steps of 8 x 512 tokens; held-out loss \
 {report["target_loss"]:.3f} nats a token.
-* **EAGLE head**: {report["head_steps"]:,} steps on {report["own_tokens"]:,} tokens of the \
-target's own greedy answers; on held-out answers top-1 agreement {report["head_agreement"]:.3f}, \
+* **EAGLE head**: {report["head_steps"]:,} steps on {report["own_tokens"]:,} tokens, \
+questions and the target's own greedy answers; on held-out answers top-1 agreement {report["head_agreement"]:.3f}, \
 greedy chains of 5 have {report["head_accepted"]:.2f} tokens accepted.
 * **Draft model**: {report["draft_steps"]:,} steps on the mixture and the target's own text; \
 held-out loss {report["draft_loss"]:.3f} nats a token.
@@ -59,7 +59,7 @@ Temperature 0, on `prompts.jsonl`, {report["max_new_tokens"]} new tokens a turn.
 
 def _table(acceptance: TokensPerRound) -> str:
     arms = list(acceptance)
-    sources = list(next(iter(acceptance.values())))
+    sources = sorted(next(iter(acceptance.values())), key=lambda source: source == "all")
     lines = [
         "| source | " + " | ".join(arms) + " |",
         "|---|" + "--:|" * len(arms),
