@@ -44,7 +44,8 @@ sources and little else; nothing it says should be relied on.
 {report["target_loss"]:.3f} nats a token.
 * **EAGLE head**: {report["head_steps"]:,} steps on {report["own_tokens"]:,} tokens, \
 questions and the target's own greedy answers; on held-out answers top-1 agreement \
-{report["head_agreement"]:.3f}, greedy chains of 5 have {report["head_accepted"]:.2f} tokens accepted.
+{report["head_agreement"]:.3f}, greedy chains of 5 have {report["head_accepted"]:.2f} \
+tokens accepted.
 * **Draft model**: {report["draft_steps"]:,} steps on the mixture and the target's own text; \
 held-out loss {report["draft_loss"]:.3f} nats a token.
 * **Weights**: bfloat16 files, loaded in float32. Apache-2.0.

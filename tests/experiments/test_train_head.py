@@ -105,6 +105,7 @@ def test_a_finished_run_is_not_trained_again(settings: TrainHeadSettings) -> Non
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_head(chat_folder: Path, data: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
