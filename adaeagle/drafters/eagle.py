@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.drafters.head_files import Weights, fill, find_head, read_head, write_head
+from adaeagle.drafters.head_layers import Attention, GatedMLP
 from adaeagle.drafters.node_mask import NodeMask
 from adaeagle.kv_cache import KVCache, additive, causal_mask
 from adaeagle.target import LAST, Target
@@ -42,6 +43,9 @@ class EagleDrafter:
         _check_fit(head.config, target, embedding)
         self.target = target
         self.head = head.to(target.device, target.dtype).eval()
+        for module in self.head.modules():
+            if isinstance(module, Attention | GatedMLP):
+                module.fuse()
         self.embedding = None if embedding is None else embedding.to(target.device, target.dtype)
         self.name = name
         self.feature_layers: tuple[int, ...] = (LAST,)
