@@ -39,15 +39,15 @@ from policies.vanilla import Vanilla
 
 POLICIES = (
     "vanilla",
-    "chain(length=3)",
+    "chain(length=4)",
     "chain(length=6)",
     "chain(length=12, stop=confidence(threshold=0.4))",
+    "chain(length=10, stop=cumulative(log_threshold=-2.5))",
     "static_tree(tree='eagle1')",
-    "eagle2(depth=4, width=4, nodes=12)",
-    "eagle2(depth=6, width=6, nodes=24)",
+    "eagle2(depth=5, width=3, nodes=8)",
     "eagle2(depth=6, width=10, nodes=59)",
 )
-"""Short and long chains, a chain that stops itself, EAGLE's static tree, EAGLE-2 small to full."""
+"""Fixed chains, chains that stop themselves, EAGLE's static tree, EAGLE-2 small and full."""
 
 
 @dataclass(frozen=True, slots=True)

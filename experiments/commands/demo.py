@@ -10,6 +10,9 @@ adaeagle demo
 
 An interrupted demo goes on where it was; a finished one is measured again."""
 
+THREADS = 1
+"""Operations as small as this model's are slower on two threads than on one."""
+
 NUM_PROMPTS = 24
 MAX_NEW_TOKENS = 96
 
@@ -24,7 +27,7 @@ def demo(
     from experiments.commands.models import ModelOptions
 
     settings = comparison.Settings(
-        models=ModelOptions(threads=threads),
+        models=ModelOptions(threads=threads or THREADS),
         limit=NUM_PROMPTS,
         max_new_tokens=MAX_NEW_TOKENS,
         out=out,
