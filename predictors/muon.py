@@ -65,4 +65,4 @@ class MuonAdamW(torch.optim.AdamW):
         """AdamW, when it is restored, looks for a step count in every parameter's state."""
         for own in state["state"].values():
             own.setdefault("step", torch.zeros(()))
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]

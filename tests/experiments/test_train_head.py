@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 
 import adaeagle
 from adaeagle import EagleDrafter, ModelDrafter, Target
-from experiments.train_head import TrainHeadSettings, train_head
+from experiments.train_head import Kind, TrainHeadSettings, train_head
 
 # What two processes run: the launcher starts the script again, so it is a file.
 SCRIPT = """
 import sys
 from pathlib import Path
-from experiments.train_head import TrainHeadSettings, train_head
+from experiments.train_head import Kind, TrainHeadSettings, train_head
 target, data, out = sys.argv[1:]
 train_head(TrainHeadSettings(
     target, Path(data), Path(out), max_steps=4, batch_size=2, window=64, max_new_tokens=8,
@@ -67,7 +67,7 @@ def settings(chat_folder: Path, data: Path, tmp_path: Path) -> TrainHeadSettings
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
 @pytest.mark.parametrize("kind", ["eagle", "lm"])
-def test_it_trains_a_model_that_drafts(settings: TrainHeadSettings, kind: str) -> None:
+def test_it_trains_a_model_that_drafts(settings: TrainHeadSettings, kind: Kind) -> None:
     result = train_head(replace(settings, kind=kind))
     assert result["steps"] == 6
     assert json.loads((settings.out / "result.json").read_text()) == result

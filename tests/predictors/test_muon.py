@@ -49,6 +49,6 @@ def test_a_restored_optimizer_goes_on_alike() -> None:
 def test_a_matrix_without_a_gradient_stays() -> None:
     model, optimizer = _model()
     before = model.weight.clone()
-    model.bias.sum().backward()
+    model.bias.sum().backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     assert torch.equal(model.weight, before)
