@@ -42,7 +42,7 @@ POLICIES = (
     "chain(length=4)",
     "chain(length=6)",
     "chain(length=12, stop=confidence(threshold=0.4))",
-    "chain(length=10, stop=cumulative(log_threshold=-2.5))",
+    "chain(length=14, stop=cumulative(log_threshold=-3.0))",
     "static_tree(tree='eagle1')",
     "eagle2(depth=5, width=3, nodes=8)",
     "eagle2(depth=6, width=10, nodes=59)",

@@ -14,7 +14,7 @@ THREADS = 1
 """Operations as small as this model's are slower on two threads than on one."""
 
 NUM_PROMPTS = 24
-MAX_NEW_TOKENS = 96
+MAX_NEW_TOKENS = 128
 
 
 def demo(
