@@ -32,14 +32,19 @@ class RoundClock:
         self._parts.append(part)
         self._marks.append(self._now())
 
-    def peek(self) -> dict[Part, float]:
-        """Seconds of each part so far; on CUDA, waits for the device once."""
-        seconds: dict[Part, float] = {"draft": 0.0, "verify": 0.0, "policy": 0.0, "other": 0.0}
+    def spans(self) -> list[tuple[Part, float]]:
+        """What ran between each two marks, with its seconds; on CUDA, waits for the device once."""
         last = self._marks[-1]
         if isinstance(last, torch.cuda.Event):
             last.synchronize()
-        for part, start, end in zip(self._parts, self._marks, self._marks[1:], strict=False):
-            seconds[part] += _elapsed(start, end)
+        between = zip(self._parts, self._marks, self._marks[1:], strict=False)
+        return [(part, _elapsed(start, end)) for part, start, end in between]
+
+    def peek(self) -> dict[Part, float]:
+        """Seconds of each part so far."""
+        seconds: dict[Part, float] = {"draft": 0.0, "verify": 0.0, "policy": 0.0, "other": 0.0}
+        for part, spent in self.spans():
+            seconds[part] += spent
         return seconds
 
 

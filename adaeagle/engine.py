@@ -246,6 +246,7 @@ class _Decoding:
             verify_seconds=seconds["verify"],
             policy_seconds=seconds["policy"],
             other_seconds=seconds["other"],
+            draft_forward_seconds=tuple(s for part, s in clock.spans() if part == "draft"),
         )
         return new_root, emitted, record
 

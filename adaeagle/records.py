@@ -16,6 +16,7 @@ class Round:
     verify_seconds: float
     policy_seconds: float
     other_seconds: float
+    draft_forward_seconds: tuple[float, ...] = ()  # of each draft forward, `draft_seconds` in sum
 
     @property
     def seconds(self) -> float:

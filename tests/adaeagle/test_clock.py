@@ -33,3 +33,12 @@ def test_looking_changes_nothing(ticks: list[float]) -> None:
     assert watch.peek()["draft"] == 1.0
     watch.ends("other")
     assert watch.peek() == {"draft": 1.0, "verify": 0.0, "policy": 0.0, "other": 4.0}
+
+
+def test_spans_are_told_one_by_one(ticks: list[float]) -> None:
+    ticks += [0.0, 1.0, 3.0, 6.0]
+    watch = RoundClock(torch.device("cpu"))
+    assert watch.spans() == []
+    for part in ("draft", "policy", "draft"):
+        watch.ends(part)  # type: ignore[arg-type]
+    assert watch.spans() == [("draft", 1.0), ("policy", 2.0), ("draft", 3.0)]

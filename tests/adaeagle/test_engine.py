@@ -191,6 +191,8 @@ def test_seconds_add_up(make_pair: MakePair, make_prompt: MakePrompt) -> None:
         assert record.seconds == pytest.approx(sum(parts))
         assert min(parts) >= 0
         assert record.verify_seconds > 0
+        assert len(record.draft_forward_seconds) == record.depth
+        assert sum(record.draft_forward_seconds) == pytest.approx(record.draft_seconds)
 
 
 class Recorder(Policy):
