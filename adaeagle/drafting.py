@@ -21,8 +21,13 @@ from adaeagle.tree import ROOT, DraftTree, Level
 class Proposer(Protocol):
     """What the drafting loop asks for children."""
 
-    def propose(self, tree: DraftTree, rows: Tensor, num_ranks: int) -> Level:
-        """One draft forward: the best `num_ranks` children of `rows` [P, W] (-1: the root)."""
+    def propose(
+        self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
+    ) -> Level:
+        """One draft forward: the best `num_ranks` children of `rows` [P, W] (-1: the root).
+
+        Rows that get 0 of `num_children` [P, W] are padding; None: there is none.
+        """
         ...
 
 
@@ -60,7 +65,7 @@ def draft(
         if opened is None:
             break
         rows, counts = opened
-        proposed = proposer.propose(tree, rows, budget.max_children)
+        proposed = proposer.propose(tree, rows, budget.max_children, counts)
         num_before = len(tree)
         tree = tree.grow(replace(proposed, num_children=counts))
         frontier = torch.arange(num_before, len(tree), device=device).expand(num_rounds, -1)
@@ -94,6 +99,25 @@ def _opened(
         order = torch.argsort(num_children > 0, dim=1, descending=True, stable=True)[:, :num_open]
         rows, counts = frontier.gather(1, order), num_children.gather(1, order)
     return rows, None if is_full else counts.clamp(max=budget.max_children)
+
+
+def best(
+    logits: Tensor, num_ranks: int, needs_entropy: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The likeliest tokens of laws [..., V]: ids and log-probs [..., num_ranks], entropies [...].
+
+    Log-probs are float32, whatever the dtype of the logits.
+    """
+    logits = logits.float()
+    chosen, ids = logits.topk(num_ranks, dim=-1)
+    total = logits.logsumexp(-1, keepdim=True)
+    entropies = entropy(logits - total) if needs_entropy else None
+    return ids, (chosen - total).clamp_(max=0.0), entropies
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """Of laws [..., V], in nats: [...]."""
+    return torch.special.entr(log_probs.exp()).sum(-1)
 
 
 class LiveProposer:
@@ -147,7 +171,9 @@ class LiveProposer:
         full = laws.new_zeros(laws.shape[0], self._vocab_size)
         return full.index_copy_(1, self._vocab_map, laws)
 
-    def propose(self, tree: DraftTree, rows: Tensor, num_ranks: int) -> Level:
+    def propose(
+        self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
+    ) -> Level:
         if len(tree) == 0:
             logits = self._session.catch_up(*self._pending)
         else:
@@ -162,14 +188,12 @@ class LiveProposer:
             # Gumbel top-k: the order of the perturbed scores is a draw without replacement.
             ids = (log_probs - noise).topk(num_ranks, dim=-1).indices
             chosen = log_probs.gather(-1, ids)
+            if self._needs_entropy:
+                entropies = entropy(log_probs)
         else:
-            logits = logits.float() if self._noise is None else self._coupled(logits, tree)
-            chosen, ids = logits.topk(num_ranks, dim=-1)
-            total = logits.logsumexp(-1, keepdim=True)
-            chosen = (chosen - total).clamp_(max=0.0)
-            log_probs = logits - total if self._needs_entropy else logits
-        if self._needs_entropy:
-            entropies = torch.special.entr(log_probs.exp()).sum(-1)
+            if self._noise is not None:
+                logits = self._coupled(logits, tree)
+            ids, chosen, entropies = best(logits, num_ranks, self._needs_entropy)
         if self._vocab_map is not None:
             ids = self._vocab_map[ids]
         return Level(rows, ids, chosen, entropies=entropies)

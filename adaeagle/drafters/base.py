@@ -1,7 +1,7 @@
 """The interface of draft models.
 
-Shapes: P texts side by side (1 in live decoding), A newly known tokens, W nodes,
-V draft vocabulary, D feature size.
+Shapes: P texts side by side (1 in live decoding), A tokens, W or Q nodes, V draft vocabulary,
+D feature size.
 """
 
 from collections.abc import Sequence
@@ -44,6 +44,40 @@ class DraftSession(Protocol):
         ...
 
 
+class TextSession(Protocol):
+    """A draft model on a whole known text, drafting after many of its prefixes at once.
+
+    Every draft sees its own prefix and its own path, and proposes what a `DraftSession` would that
+    had just caught up on that prefix.
+    """
+
+    @property
+    def num_run(self) -> int:
+        """Nodes run since the last `forget`."""
+        ...
+
+    def roots(self, lengths: Tensor) -> Tensor:
+        """What follows prefixes of `lengths` [Q] tokens, at least 2: logits [Q, V]."""
+        ...
+
+    def extend(self, token_ids: Tensor, parents: Tensor, lengths: Tensor) -> Tensor:
+        """Runs nodes and proposes what follows each.
+
+        Args:
+            token_ids: [Q] int64.
+            parents: [Q] int64 nodes run since the last `forget`, in their order; -1 for the root.
+            lengths: [Q] int64, tokens of the prefix each draft began after.
+
+        Returns:
+            logits [Q, V].
+        """
+        ...
+
+    def forget(self) -> None:
+        """Drops the nodes, so that their room can be used again."""
+        ...
+
+
 class Drafter(Protocol):
     """A draft model, without state of any text."""
 
@@ -61,4 +95,18 @@ class Drafter(Protocol):
 
     def begin(self, prompt_ids: Sequence[int], capacity: int) -> DraftSession:
         """A session on one text, with room for about `capacity` tokens to begin with."""
+        ...
+
+
+class TextDrafter(Drafter, Protocol):
+    """A draft model whose drafts can be recorded."""
+
+    def read(self, token_ids: Tensor, features: Tensor | None) -> TextSession:
+        """A session on a whole known text.
+
+        Args:
+            token_ids: [A] int64, prompt and text.
+            features: [A - 1, D] or more, the target's of `feature_layers`; None where the drafter
+                asks for none.
+        """
         ...

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from adaeagle.bundled import bundled_folder
+from adaeagle.drafters.model_text import ModelTextSession
 from adaeagle.drafters.node_mask import NodeMask
 from adaeagle.kv_cache import additive, causal_mask
 from adaeagle.target import Target
@@ -55,6 +56,9 @@ class ModelDrafter:
 
     def begin(self, prompt_ids: Sequence[int], capacity: int) -> "ModelSession":
         return ModelSession(self.model, prompt_ids, capacity)
+
+    def read(self, token_ids: Tensor, features: Tensor | None) -> ModelTextSession:
+        return ModelTextSession(self.model, token_ids)
 
 
 class ModelSession:

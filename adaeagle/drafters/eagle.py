@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
+from adaeagle.drafters.eagle_text import EagleTextSession
 from adaeagle.drafters.head_files import Weights, fill, find_head, read_head, write_head
 from adaeagle.drafters.head_layers import Attention, GatedMLP
 from adaeagle.drafters.node_mask import NodeMask
@@ -90,6 +91,11 @@ class EagleDrafter:
 
     def begin(self, prompt_ids: Sequence[int], capacity: int) -> "EagleSession":
         return EagleSession(self, capacity)
+
+    def read(self, token_ids: Tensor, features: Tensor | None) -> EagleTextSession:
+        if features is None:
+            raise ValueError("an EAGLE head needs the target's features, got none")
+        return EagleTextSession(self, token_ids, features)
 
 
 class EagleSession:

@@ -22,7 +22,9 @@ class Tables:
         self.tables = tables.log_softmax(-1)  # [P, V, V]
         self.widths: list[int] = []
 
-    def propose(self, tree: DraftTree, rows: Tensor, num_ranks: int) -> Level:
+    def propose(
+        self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
+    ) -> Level:
         self.widths.append(rows.shape[1])
         last = torch.zeros_like(rows) if len(tree) == 0 else tree.token_ids.gather(1, rows)
         laws = self.tables.gather(1, last.unsqueeze(2).expand(-1, -1, VOCAB))

@@ -116,7 +116,9 @@ class Script:
         self._probs = torch.tensor(probs).log()
         self._entropies = torch.tensor(entropies)
 
-    def propose(self, tree: DraftTree, rows: Tensor, num_ranks: int) -> Level:
+    def propose(
+        self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
+    ) -> Level:
         place = tree.num_levels
         return Level(
             rows,

@@ -1,0 +1,1 @@
+"""What target and draft model would say at every position of recorded texts."""
