@@ -18,20 +18,20 @@ class ForwardTimer:
     of the host larger than it is; there, compare with the rounds of an unmeasured run.
     """
 
-    def __init__(self, target: Target, drafter: Drafter) -> None:
+    def __init__(self, target: Target, drafter: Drafter | None) -> None:
         self._modules: list[nn.Module] = [target.model.base_model, _output_head(target)]
         if isinstance(drafter, EagleDrafter):
             self._modules.append(drafter.head)
         elif isinstance(drafter, ModelDrafter):
             self._modules += [drafter.model.model.base_model, _output_head(drafter.model)]
         self._handles: list[Any] = []
-        self._seconds: list[float] = []
         self._start = 0.0
+        self._seconds = 0.0
 
-    @property
-    def seconds_after_prefill(self) -> float:
-        """Without the target's first forward and its output head."""
-        return sum(self._seconds[2:])
+    def take(self) -> float:
+        """Seconds since the last call."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
     def __enter__(self) -> "ForwardTimer":
         for module in self._modules:
@@ -54,7 +54,7 @@ class ForwardTimer:
 
     def _end(self, module: nn.Module, arguments: Any, output: Any) -> None:
         _wait()
-        self._seconds.append(time.perf_counter() - self._start)
+        self._seconds += time.perf_counter() - self._start
 
 
 def _output_head(target: Target) -> nn.Module:
