@@ -59,11 +59,12 @@ def draft(
             num_children = num_children * tree.valid.gather(1, frontier)
         if not isinstance(depths, int):
             num_children = num_children * (depths.to(device) > level).unsqueeze(1)
-        clock.ends("policy")
         fixed_shape = policy.fixed_shape and isinstance(depths, int)
         opened = _opened(frontier, num_children, budget, level, fixed_shape)
         if opened is None:
             break
+        # Asking how wide the forward is belongs to a policy that may stop: others need not ask.
+        clock.ends("policy")
         rows, counts = opened
         proposed = proposer.propose(tree, rows, budget.max_children, counts)
         num_before = len(tree)
