@@ -49,7 +49,7 @@ class RunFolder:
                 (path / "results.json").unlink(missing_ok=True)
                 self._records.unlink(missing_ok=True)
             elif found != identity:
-                raise ValueError(f"{path} holds another run: {_difference(found, identity)}")
+                raise ValueError(f"{path} holds another run: {difference(found, identity)}")
         self.write("config.json", json.dumps(identity, indent=2) + "\n")
 
     @property
@@ -80,20 +80,35 @@ class RunFolder:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that a reader, or a kill, never meets half of it."""
+    """Writes a file so that a reader, or a kill, never meets half of it; then it is on the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _difference(theirs: Any, ours: Any, path: str = "") -> str:
+def _sync_folder(folder: Path) -> None:
+    """Puts a new name on the disk; where folders cannot be opened the system sees to it."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def difference(theirs: Any, ours: Any, path: str = "") -> str:
     """The first value in which two configurations differ."""
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
         return f"{path} was {theirs!r}, is {ours!r}"
     for key in [*theirs, *(key for key in ours if key not in theirs)]:
         if theirs.get(key) != ours.get(key):
-            return _difference(theirs.get(key), ours.get(key), f"{path}.{key}" if path else key)
+            return difference(theirs.get(key), ours.get(key), f"{path}.{key}" if path else key)
     raise AssertionError("equal configurations differ nowhere")
