@@ -118,7 +118,8 @@ def best(
 
 def entropy(log_probs: Tensor) -> Tensor:
     """Of laws [..., V], in nats: [...]."""
-    return torch.special.entr(log_probs.exp()).sum(-1)
+    entropies: Tensor = torch.special.entr(log_probs.exp()).sum(-1)
+    return entropies
 
 
 class LiveProposer:

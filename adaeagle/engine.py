@@ -381,21 +381,28 @@ class _Decoding:
         if not self.policy.learns:
             return
         tree = drafted.tree
+        rows = verdict.rows[:num_emitted]
         accepted = torch.zeros_like(tree.valid)
-        accepted[0, verdict.rows] = True
+        accepted[0, rows] = True
+        # What was drafted below a stop token is nobody's text: it counts as not tested.
+        last = rows[-1] if rows and num_emitted <= len(verdict.rows) else None
         if verdict.tested is None:
             reached = torch.cat((torch.ones_like(accepted[:, :1]), accepted), dim=1)
+            if last is not None:
+                reached[0, last + 1] = False
             tested = reached.gather(1, tree.parents + 1) & tree.valid
         else:
             tested = torch.zeros_like(tree.valid)
             tested[0, verdict.tested] = True
+            if last is not None:
+                tested &= tree.depths <= tree.depths[0, last]
         seconds = clock.peek()
         self.policy.observe(
             Outcome(
                 tree=tree,
                 tested=tested,
                 accepted=accepted,
-                num_accepted=torch.tensor([len(verdict.rows)]),
+                num_accepted=torch.tensor([len(rows)]),
                 num_emitted=torch.tensor([num_emitted]),
                 depth=torch.tensor([drafted.depth]),
                 draft_seconds=torch.tensor([seconds["draft"]], dtype=torch.float64),

@@ -52,7 +52,7 @@ class Budget:
 class Context:
     """What is known before a round drafts anything."""
 
-    round: int  # 0 for the first round of a text
+    round: int  # 0 for the first round of a text; -1 where positions are replayed out of order
     num_tokens: Tensor  # [P] int64, on the CPU: prompt and text so far, the pending token included
     remaining: Tensor  # [P] int64, on the CPU: tokens that may still be emitted, >= 1
     token_ids: Tensor  # [P] int64: the pending token, already decided

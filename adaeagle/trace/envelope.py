@@ -27,6 +27,8 @@ class Envelope:
     def __init__(self, num_positions: int, num_ranks: int) -> None:
         self.num_nodes = 0
         self.num_ranks = num_ranks
+        self.is_ragged = False
+        """Some nodes may have fewer ranks recorded than others."""
         self.roots = torch.full((num_positions,), UNKNOWN)  # [Q] int64
         self._whole = torch.full((0, 3), UNKNOWN)  # position, parent, rank
         self._entropies = torch.empty(0)
@@ -122,6 +124,7 @@ class Envelope:
         self._children = F.pad(self._children, (0, more), value=UNKNOWN)
         self._log_probs = F.pad(self._log_probs, (0, more), value=-torch.inf)
         self.num_ranks = num_ranks
+        self.is_ragged = self.num_nodes > 0
 
     def _reserve(self, num_nodes: int) -> None:
         capacity = self._whole.shape[0]
@@ -140,6 +143,7 @@ class Envelope:
         num_ranks = max((each.num_ranks for each in envelopes), default=1)
         joined = cls(sum(each.num_positions for each in envelopes), num_ranks)
         joined._reserve(sum(each.num_nodes for each in envelopes))
+        joined.is_ragged = any(e.is_ragged or e.num_ranks < num_ranks for e in envelopes)
         node, position = 0, 0
         for each in envelopes:
             more = num_ranks - each.num_ranks

@@ -1,0 +1,49 @@
+"""Recorded texts ready to be replayed."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from adaeagle.drafters.base import TextDrafter
+from adaeagle.trace.envelope import Envelope
+from adaeagle.trace.expander import Expander
+from adaeagle.trace.positions import Positions
+from adaeagle.trace.proposer import RecordedProposer
+from adaeagle.trace.text import RecordedText
+
+
+class Trace:
+    """The positions of recorded texts, and the drafts of each.
+
+    Args:
+        texts: in the order in which a policy that learns across texts sees them.
+        vocab_size: of the target.
+        drafter: called once, for a draft model, where a policy asks for a node that was not
+            recorded; what it drafts is kept as long as this object. None: such a policy is refused.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[RecordedText],
+        vocab_size: int,
+        drafter: Callable[[], TextDrafter] | None = None,
+    ) -> None:
+        self.texts = list(texts)
+        self.vocab_size = vocab_size
+        self.positions = Positions(self.texts)
+        if len(self.positions) == 0:
+            raise ValueError("texts must have a position to draft at, got none")
+        self.envelope = Envelope.join([text.envelope for text in self.texts])
+        self._load = drafter
+        self._expander: Expander | None = None
+
+    def proposer(self, rows: Tensor) -> RecordedProposer:
+        """What stands in for the draft model at positions `rows` [P], each once."""
+        expander = None if self._load is None else self._expand
+        return RecordedProposer(self.envelope, rows, expander, self.vocab_size)
+
+    def _expand(self) -> Expander:
+        if self._expander is None:
+            assert self._load is not None
+            self._expander = Expander(self._load(), self.texts, self.positions, self.envelope)
+        return self._expander
