@@ -70,8 +70,8 @@ class TraceFolder:
 
     def discard_leftovers(self) -> None:
         """Deletes what killed processes were writing; none may be writing now."""
-        for name in FOLDERS:
-            for leftover in (self.path / name).glob(".*"):
+        for name in (".", *FOLDERS):
+            for leftover in (self.path / name).glob(".*.*.[0-9]*"):  # as `write_whole` names them
                 leftover.unlink(missing_ok=True)
 
     @property

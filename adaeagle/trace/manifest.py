@@ -34,6 +34,7 @@ class Manifest:
     drafter_kind: str
     drafter_weights: str  # fingerprint
     dtype: str
+    vocab_size: int  # the target's
     device: str  # its kind: processes of one trace run on cuda:0, cuda:1, ...
     prompts: str  # the set's name or file
     prompts_sha256: str

@@ -14,7 +14,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from adaeagle.trace.envelope import Envelope
+from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.text import RecordedText
 
 
@@ -214,11 +214,13 @@ def feature_name(kind: str, prompt_id: str, turn: int) -> str:
 
 def _envelope(num_positions: int, num_ranks: int, nodes: Mapping[str, Tensor]) -> Envelope:
     envelope = Envelope(num_positions, num_ranks)
+    token_ids = nodes["child_token_ids"].view(-1, num_ranks).long()
+    envelope.is_ragged = bool((token_ids[:, -1] == UNKNOWN).any())
     envelope.add(
         nodes["position"].long(),
         nodes["parent"].long(),
         nodes["rank"].long(),
-        nodes["child_token_ids"].view(-1, num_ranks).long(),
+        token_ids,
         nodes["child_log_probs"].view(-1, num_ranks),
         nodes["entropy"],
     )
