@@ -85,7 +85,6 @@ class Profiler:
         grid: what to measure.
         prompts: token ids; each is cut or repeated to the lengths needed.
         seed: of the shapes and of every order.
-        num_before: texts that an earlier run with the same arguments measured.
 
     Raises:
         ValueError: a context or a width does not fit the models.
@@ -99,7 +98,6 @@ class Profiler:
         prompts: Sequence[Sequence[int]],
         *,
         seed: int = 0,
-        num_before: int = 0,
     ) -> None:
         least, most = grid.room(target.max_length)
         if not (least <= grid.contexts[0] and grid.contexts[-1] <= most):
@@ -113,8 +111,9 @@ class Profiler:
         if not prompts or not all(prompts):
             raise ValueError("prompts must be at least one, of at least one token each")
         self._target, self._drafter, self._grid, self._prompts = target, drafter, grid, prompts
-        self._draws = random.Random(f"{seed}/{num_before}")
-        self._num_texts = num_before
+        self._seed = seed
+        self._draws = random.Random(seed)
+        self._num_texts = 0
         self._shapes = {context: self._shuffled() for context in grid.contexts}
 
     def _shuffled(self) -> Iterator[Shape]:
@@ -127,8 +126,14 @@ class Profiler:
         while num_left > 0:
             num_left -= len(self._around(self._grid.contexts[0]).rounds)
 
-    def texts(self) -> Iterator[TextTimes]:
-        """Without end: a text at every context, and the short prompts, in ever new orders."""
+    def texts(self, num_before: int = 0) -> Iterator[TextTimes]:
+        """Without end: a text at every context, and the short prompts, in ever new orders.
+
+        Args:
+            num_before: texts that an earlier run has measured, so that others are drawn now.
+        """
+        self._draws.seed(f"{self._seed}/{num_before}")
+        self._num_texts = num_before
         longest = self._grid.contexts[0] - SPAN // 2
         places: list[tuple[Callable[[int], TextTimes], int]] = [
             *((self._around, context) for context in self._grid.contexts),
