@@ -1,7 +1,7 @@
 """From per-prompt records to `results.json`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from adaeagle.bench.records import ArmRecord, PromptRecord
@@ -101,6 +101,9 @@ def results(
     hardware: dict[str, Any],
     versions: dict[str, str],
     git: dict[str, Any] | None,
+    split: str = "all",
+    oracle: dict[str, Any] | None = None,
+    recovered: dict[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """The whole of `results.json`.
 
@@ -111,7 +114,14 @@ def results(
         hardware: see `provenance`.
         versions: see `provenance`.
         git: see `provenance`.
+        split: of the prompts.
+        oracle: what perfect foresight would reach, where it was computed.
+        recovered: each arm's share of its family's headroom.
     """
+    arms = [
+        replace(arm, headroom_recovered=(recovered or {}).get(arm.policy))
+        for arm in summarize(records)
+    ]
     return {
         "target": config["target"],
         "drafter": config["drafter"],
@@ -120,10 +130,10 @@ def results(
         "git": git,
         "config": config,
         "prompts_sha256": prompts_sha256,
-        "split": "all",
+        "split": split,
         "baseline": BASELINE,
-        "oracle": None,
-        "arms": [asdict(arm) for arm in summarize(records)],
+        "oracle": oracle,
+        "arms": [asdict(arm) for arm in arms],
         "per_prompt": [_without_states(record) for record in records],
     }
 

@@ -14,7 +14,8 @@ from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.prompts import Prompt
 from adaeagle.registry import POLICIES as POLICY_GROUP
 from adaeagle.registry import get_policy
-from adaeagle.replay import Rounds, replay, replay_everywhere, texts_of
+from adaeagle.replay import replay, replay_everywhere, texts_of
+from adaeagle.replay_rounds import Rounds
 from adaeagle.trace.proposer import NotRecordedError
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText

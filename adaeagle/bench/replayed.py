@@ -1,0 +1,86 @@
+"""From replayed rounds to the records that live runs leave behind, with seconds of a cost model.
+
+Shapes: T texts, R rounds.
+"""
+
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from adaeagle.bench.records import ArmRecord
+from adaeagle.cost import CostModel
+from adaeagle.policy import Policy
+from adaeagle.replay import Replayed, time_hooks
+from adaeagle.trace.trace import Trace
+
+TIMED_ROUNDS = 64
+
+
+def policy_seconds(policy: Policy, trace: Trace, cost: CostModel) -> float:
+    """What a policy takes to decide a round, measured: rounds of one text at a time, as live.
+
+    The mean of the faster half: a hook takes what it takes, all else is the machine's noise.
+    """
+    seconds = time_hooks(deepcopy(policy), trace, cost, TIMED_ROUNDS)
+    return float(seconds.sort().values[: max(1, len(seconds) // 2)].mean())
+
+
+def arm_records(
+    replayed: Replayed, trace: Trace, cost: CostModel, policy_seconds: float
+) -> dict[str, ArmRecord]:
+    """One record a prompt, by its id, all turns together; prefill included.
+
+    Args:
+        replayed: a policy on `trace`.
+        trace: what was replayed.
+        cost: of the machine that is asked about.
+        policy_seconds: what a round's decisions take.
+    """
+    rounds = replayed.rounds
+    shapes = rounds.shapes(trace.positions)
+    texts = trace.positions.text_of[rounds.rows]
+    draft = cost.draft_seconds(shapes) + _prompt_drafts(replayed, trace, cost)
+    parts = {"draft": draft, "verify": cost.verify_seconds(shapes)}
+    parts["other"] = cost.other_seconds(shapes)
+    prompts: dict[str, list[int]] = {}
+    for number, text in enumerate(trace.texts):
+        prompts.setdefault(text.prompt_id, []).append(number)
+    prefill = cost.prefill_seconds(_prompt_lengths(trace))
+    found = {}
+    for prompt_id, numbers in prompts.items():
+        own = torch.isin(texts, torch.tensor(numbers))
+        seconds = {name: float(values[own].sum()) for name, values in parts.items()}
+        seconds["policy"] = policy_seconds * int(own.sum())
+        seconds["prefill"] = float(prefill[torch.tensor(numbers)].sum())
+        found[prompt_id] = ArmRecord(
+            num_tokens=sum(len(trace.texts[number].token_ids) for number in numbers),
+            seconds=sum(seconds.values()),
+            **{f"{name}_seconds": value for name, value in seconds.items()},
+            depth=rounds.depth[own].tolist(),
+            num_drafted=rounds.num_drafted[own].tolist(),
+            num_verified=rounds.num_verified[own].tolist(),
+            num_accepted=rounds.num_accepted[own].tolist(),
+            num_emitted=rounds.num_emitted[own].tolist(),
+        )
+    return found
+
+
+def _prompt_drafts(replayed: Replayed, trace: Trace, cost: CostModel) -> Tensor:
+    """[R] what reading the prompt adds to each text's first draft forward."""
+    rounds, positions = replayed.rounds, trace.positions
+    extra = torch.zeros(len(rounds.rows), dtype=torch.float64)
+    drafts = (rounds.depth > 0).nonzero().flatten()
+    texts = positions.text_of[rounds.rows[drafts]]
+    is_first = torch.ones_like(texts, dtype=torch.bool)
+    is_first[1:] = texts[1:] != texts[:-1]  # rounds are in order, text by text
+    first = drafts[is_first]
+    whole = cost.draft_prefill_seconds(_prompt_lengths(trace)[texts[is_first]])
+    alone = rounds.take(first).shapes(positions)
+    root = type(alone)(alone.contexts, alone.widths[:, :1], alone.nodes, alone.is_tree)
+    extra[first] = (whole - cost.draft_seconds(root)).clamp(min=0)
+    return extra
+
+
+def _prompt_lengths(trace: Trace) -> Tensor:
+    return torch.tensor([len(text.prompt_ids) for text in trace.texts])
