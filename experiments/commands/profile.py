@@ -1,0 +1,93 @@
+"""`adaeagle profile`: what the parts of a round cost on this machine."""
+
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+
+EXAMPLE = """Example:
+
+adaeagle profile --target mini --threads 1 --out runs/profile
+
+The folder gets cost.json, the table that replays and policies read, and cost.png."""
+
+GRID = "Grid"
+
+
+def profile(
+    widths: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Nodes run by one draft forward of a tree. Default: 1 2 4 6 10.",
+            parser=options.whole(1),
+            metavar="N N ...",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    nodes: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Drafted nodes verified, of trees. Default: 1 2 4 8 16 24 32 48 64.",
+            parser=options.whole(1),
+            metavar="N N ...",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    contexts: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Tokens before the round. Default: 64 and up in steps of four times, to 4096 or "
+            "what the model's context leaves.",
+            parser=options.whole(1),
+            metavar="N N ...",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            help="Samples of every cell, at least.",
+            parser=options.whole(1),
+            metavar="N",
+            rich_help_panel=GRID,
+        ),
+    ] = 15,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Measure for so long instead, and until every cell has 3 samples.",
+            parser=options.number,
+            metavar="NUMBER",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
+    target: options.Target = "mini",
+    drafter: options.Drafter = None,
+    drafter_kind: options.DrafterKind = "auto",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    threads: options.Threads = None,
+    prompts: options.Prompts = "mini",
+    limit: options.Limit = None,
+    seed: options.Seed = 0,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure draft forwards, verifications and the rest of a round: a table for replays."""
+    from experiments import profiling
+    from experiments.commands.models import ModelOptions
+
+    settings = profiling.Settings(
+        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        widths=widths,
+        nodes=nodes,
+        contexts=contexts,
+        rounds=rounds,
+        seconds=seconds,
+        prompts=prompts,
+        limit=limit,
+        seed=seed,
+        out=out,
+    )
+    profiling.profile(settings, as_json=as_json)
