@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from adaeagle.bundled import BUNDLED, bundled_prompts
 from adaeagle.target import Target
@@ -96,7 +96,17 @@ def digest(prompts: Sequence[Prompt]) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def grouping(prompts: Sequence[Prompt]) -> str:
+class Grouped(Protocol):
+    """Something of a prompt, or the prompt."""
+
+    @property
+    def category(self) -> str: ...
+
+    @property
+    def source(self) -> str: ...
+
+
+def grouping(prompts: Sequence[Grouped]) -> str:
     """`source` or `category`: whichever tells more kinds of prompts apart."""
     num_sources = len({prompt.source for prompt in prompts})
     return "source" if num_sources > len({prompt.category for prompt in prompts}) else "category"

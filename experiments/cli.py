@@ -9,11 +9,21 @@ from typing import cast
 
 import typer
 
-from experiments.commands import audit, compare, demo, generate, policies, profile, train_head
+from experiments.commands import (
+    audit,
+    compare,
+    demo,
+    generate,
+    policies,
+    profile,
+    replay,
+    trace,
+    train_head,
+)
 from experiments.commands.failure import InputError
 
 WRONG_INPUT, INTERRUPTED = 2, 130
-LIST_OPTIONS = ("--policies", "--widths", "--nodes", "--contexts")
+LIST_OPTIONS = ("--policies", "--envelope", "--widths", "--nodes", "--contexts")
 """Options that take any number of values."""
 
 # typer keeps its exceptions in click or in a copy of click, by release; both have this base.
@@ -31,6 +41,8 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "compare": (compare.compare, compare.EXAMPLE),
     "generate": (generate.generate, generate.EXAMPLE),
     "audit": (audit.audit, audit.EXAMPLE),
+    "trace": (trace.trace, trace.EXAMPLE),
+    "replay": (replay.replay, replay.EXAMPLE),
     "profile": (profile.profile, profile.EXAMPLE),
     "policies": (policies.policies, policies.EXAMPLE),
     "train-head": (train_head.train_head, train_head.EXAMPLE),

@@ -95,6 +95,43 @@ def group_table(records: Sequence[PromptRecord], by: str) -> Group:
     return _titled(f"tokens a round and speed-up by {by}", table)
 
 
+def headroom_table(found: dict[str, Any]) -> Group:
+    """What foresight would win over the best fixed draft, and the share that each policy makes.
+
+    Args:
+        found: the whole of `results.json`.
+    """
+    oracle = found["oracle"]
+    table = _bare_table()
+    for title in ("family", "best fixed draft", "chosen on"):
+        table.add_column(title, overflow="fold")
+    for title in ("tokens/s", "greedy", "dp", "headroom"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for name, family in oracle["families"].items():
+        table.add_row(
+            name,
+            family["baseline"],
+            family["baseline_chosen_on"],
+            *(f"{family[key]:.1f}" for key in ("fixed", "greedy", "dp")),
+            f"{family['headroom']:+.1%}",
+        )
+    shares = _bare_table()
+    shares.add_column("policy", overflow="fold", min_width=32)
+    for title in ("family", "tokens/s", "recovered"):
+        shares.add_column(title, justify="right", no_wrap=True)
+    for arm in found["arms"]:
+        share = arm["headroom_recovered"]
+        shares.add_row(
+            arm["policy"],
+            oracle["family_of"][arm["policy"]],
+            f"{arm['tokens_per_second']:.1f}",
+            "-" if share is None else f"{share:+.0%}",
+        )
+    bound = f"clairvoyant, on what was recorded: {oracle['clairvoyant']:.1f} tokens/s"
+    title = f"headroom on the prompts of split {oracle['split']}"
+    return Group(_titled(title, table), shares, Text(bound))
+
+
 def divergence_line(records: Sequence[PromptRecord]) -> str:
     """Whether all policies gave the same text, as they must without sampling."""
     found = [parted for record in records for parted in record.divergences]

@@ -1,0 +1,71 @@
+"""`adaeagle replay`: policies on a trace, without the models."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+
+EXAMPLE = """Example:
+
+adaeagle trace --out runs/trace && adaeagle profile --out runs/profile
+
+adaeagle replay runs/trace --cost runs/profile/cost.json --policies "chain(length=4)" eagle2
+
+The folder gets results.json, of the same form as `compare`'s, and PNG pictures."""
+
+
+def replay(
+    trace: Annotated[Path, typer.Argument(help="Folder of a trace.", metavar="TRACE")],
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Policies by name, with arguments as in Python; see `adaeagle policies`. vanilla "
+            "is always one of them. Default: those of `compare`.",
+            metavar="SPEC SPEC ...",
+        ),
+    ] = None,
+    cost: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cost table of the machine that is asked about, from `adaeagle profile`. "
+            "Default: cost.json in the folder of the trace.",
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="Which prompts: all, tune, or test, where the best fixed draft is chosen on tune.",
+        ),
+    ] = "all",
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Refuse what was not recorded; else the real draft model drafts it."
+        ),
+    ] = False,
+    oracle: Annotated[
+        bool,
+        typer.Option(help="Solve the oracles, and say what share of the headroom each recovers."),
+    ] = True,
+    device: options.Device = None,
+    threads: options.Threads = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Replay policies on recorded texts: exact rounds, seconds of a cost table."""
+    from experiments import comparison, replaying
+
+    settings = replaying.Settings(
+        trace=trace,
+        policies=policies or comparison.POLICIES,
+        cost=cost,
+        split=split,
+        strict=strict,
+        oracle=oracle,
+        device=device,
+        threads=threads,
+        out=out,
+    )
+    replaying.run_replay(settings, as_json=as_json)
