@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from adaeagle.identity import Identify
 from adaeagle.tree import ROOT, DraftTree, likeliest
 
 Proposal = Literal["top_k", "draw"]
@@ -100,6 +101,13 @@ class Policy(ABC):
     needs_entropy: bool = False
     """Reads `tree.entropies`."""
 
+    def check(self, identify: Identify) -> None:
+        """Before the first text: refuse models that this policy was not made for.
+
+        Raises:
+            ValueError: the message says which, and for which it was made.
+        """
+
     def reset(self) -> None:
         """Begin a text: forget the last one, keep what was learned across them."""
 
@@ -155,8 +163,22 @@ class StopRule(ABC):
     learns: bool = False
     needs_entropy: bool = False
 
+    def check(self, identify: Identify) -> None:
+        """Before the first text: refuse models that this rule was not made for.
+
+        Raises:
+            ValueError: the message says which, and for which it was made.
+        """
+
     def reset(self) -> None:
         """Begin a text."""
+
+    def begin(self, context: Context) -> Tensor | None:
+        """Before a round drafts: which rounds are worth drafting in at all, [P] bool; None: all.
+
+        A rule that looks at the context itself keeps here what `go_on` needs of it.
+        """
+        return None
 
     @abstractmethod
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.tree import DraftTree
 
@@ -28,6 +29,9 @@ class Recorded(Policy):
         self.proposal = policy.proposal
         self.fixed_shape = policy.fixed_shape
         self.needs_entropy = policy.needs_entropy
+
+    def check(self, identify: Identify) -> None:
+        self.policy.check(identify)
 
     def reset(self) -> None:
         self.policy.reset()

@@ -33,7 +33,7 @@ class Chain(Shape):
         self.length = length
         self.proposal = proposal
 
-    def plan(self, context: Context) -> Budget:
+    def limits(self, context: Context) -> Budget:
         return Budget(depth=self.length, width=1)
 
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:

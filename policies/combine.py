@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaeagle.policy import Outcome, StopRule
+from adaeagle.identity import Identify
+from adaeagle.policy import Context, Outcome, StopRule
 from adaeagle.tree import DraftTree
 
 
@@ -33,6 +34,10 @@ class _Combined(StopRule):
     def answers(self, tree: DraftTree, frontier: Tensor) -> list[Tensor]:
         """What each rule would go on from, [P, F] bool."""
         return [rule.go_on(tree, frontier) for rule in self.rules]
+
+    def check(self, identify: Identify) -> None:
+        for rule in self.rules:
+            rule.check(identify)
 
     def reset(self) -> None:
         for rule in self.rules:
@@ -59,6 +64,11 @@ class AllOf(_Combined):
         *rules: at least one.
     """
 
+    def begin(self, context: Context) -> Tensor | None:
+        wishes = [rule.begin(context) for rule in self.rules]
+        known = [wish for wish in wishes if wish is not None]
+        return reduce(torch.logical_or, known) if len(known) == len(wishes) else None
+
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_or, self.answers(tree, frontier))
 
@@ -69,6 +79,11 @@ class AnyOf(_Combined):
     Args:
         *rules: at least one.
     """
+
+    def begin(self, context: Context) -> Tensor | None:
+        wishes = [rule.begin(context) for rule in self.rules]
+        known = [wish for wish in wishes if wish is not None]
+        return reduce(torch.logical_and, known) if known else None
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_and, self.answers(tree, frontier))

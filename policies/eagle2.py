@@ -35,7 +35,7 @@ class Eagle2(Shape):
         self.width = width
         self.nodes = nodes
 
-    def plan(self, context: Context) -> Budget:
+    def limits(self, context: Context) -> Budget:
         return Budget(depth=self.depth, width=self.width, nodes=self.nodes)
 
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:

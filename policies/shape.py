@@ -6,11 +6,13 @@ deeper a beam fills up again, with the likeliest of what is left.
 """
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from adaeagle.policy import Budget, Outcome, Policy, StopRule
+from adaeagle.identity import Identify
+from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
 from adaeagle.tree import DraftTree
 
 
@@ -26,14 +28,27 @@ class Shape(Policy):
         self.fixed_shape = stop is None
 
     @abstractmethod
+    def limits(self, context: Context) -> Budget:
+        """The limits of a round where nothing stops it."""
+
+    @abstractmethod
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         """How many children each frontier node gets where nothing stops it, [P, F] int64."""
+
+    def plan(self, context: Context) -> Budget:
+        budget = self.limits(context)
+        is_worth = None if self.stop is None else self.stop.begin(context)
+        return budget if is_worth is None else replace(budget, depth=budget.depth * is_worth)
 
     def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         num_children = self.children(tree, frontier, budget)
         if self.stop is None or len(tree) == 0:
             return num_children
         return num_children * self.stop.go_on(tree, frontier)
+
+    def check(self, identify: Identify) -> None:
+        if self.stop is not None:
+            self.stop.check(identify)
 
     def reset(self) -> None:
         if self.stop is not None:

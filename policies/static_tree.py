@@ -113,7 +113,7 @@ class StaticTree(Shape):
         self.width = tuple(opened)
         self._numbers = torch.empty(0)  # [P, 1 + N] which node the root and each row are
 
-    def plan(self, context: Context) -> Budget:
+    def limits(self, context: Context) -> Budget:
         return Budget(
             depth=self.depth,
             width=self.width,

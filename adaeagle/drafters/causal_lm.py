@@ -35,6 +35,8 @@ class ModelDrafter:
                 f"got {model.vocab_size}"
             )
         self.model = model
+        self.network = model.model
+        """What tells this drafter from others, see `adaeagle.identity`."""
         self.name = model.name
 
     @classmethod

@@ -44,6 +44,8 @@ class EagleDrafter:
         _check_fit(head.config, target, embedding)
         self.target = target
         self.head = head.to(target.device, target.dtype).eval()
+        self.network = self.head
+        """What tells this drafter from others, see `adaeagle.identity`."""
         for module in self.head.modules():
             if isinstance(module, Attention | GatedMLP):
                 module.fuse()

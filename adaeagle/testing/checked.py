@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.tree import DraftTree
 
@@ -24,6 +25,9 @@ class Checked(Policy):
         self.learns = policy.learns
         self.fixed_shape = policy.fixed_shape
         self.needs_entropy = policy.needs_entropy
+
+    def check(self, identify: Identify) -> None:
+        self.policy.check(identify)
 
     def reset(self) -> None:
         self.policy.reset()

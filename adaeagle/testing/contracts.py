@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.engine import generate
+from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
 from adaeagle.sampling import SamplingMode
 from adaeagle.target import Target
@@ -173,8 +174,16 @@ class Stopped(Policy):
         self.learns = rule.learns
         self.needs_entropy = rule.needs_entropy
 
+    def check(self, identify: Identify) -> None:
+        self.rule.check(identify)
+
     def plan(self, context: Context) -> Budget:
-        return Budget(depth=self.depth, width=self.width)
+        with unchanged("begin", context):
+            is_worth = self.rule.begin(context)
+        if is_worth is None:
+            return Budget(depth=self.depth, width=self.width)
+        check_tensor("begin", is_worth, context.remaining.shape, torch.bool)
+        return Budget(depth=self.depth * is_worth, width=self.width)
 
     def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         num_children = super().expand(tree, frontier, budget)
