@@ -5,6 +5,7 @@ It knows no concrete drafter and no concrete policy, and it alone decides which 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from adaeagle.clock import RoundClock
 from adaeagle.coupling import gumbel_noise
 from adaeagle.drafters.base import Drafter, DraftSession
 from adaeagle.drafting import LiveProposer, clamp_budget, draft
+from adaeagle.identity import identify
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.processors import build, process_paths
 from adaeagle.records import Generation, Piece, Round
@@ -114,9 +116,9 @@ def stream(
     target.check_processors(law.is_greedy)
     limit = min(max_new_tokens, target.max_length - len(prompt_ids))
     stops = target.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
-    decoding = _Decoding(
-        target, drafter, get_policy(policy), list(prompt_ids), law, limit, frozenset(stops)
-    )
+    policy = get_policy(policy)
+    policy.check(partial(identify, target, drafter))
+    decoding = _Decoding(target, drafter, policy, list(prompt_ids), law, limit, frozenset(stops))
     return decoding.pieces()
 
 
