@@ -1,6 +1,13 @@
-"""From the times of rounds to a cost model."""
+"""From the times of rounds to a cost model.
+
+The machine's speed changes while it is measured, on shared machines by a third within a second.
+Shapes take turns, so where some rounds in a row are all slower than rounds of their shapes are
+elsewhere, it was the machine: that is divided out before medians are taken.
+"""
 
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from statistics import median
 from typing import Any
 
 from adaeagle.bench.profile import RoundTimes, TextTimes
@@ -8,8 +15,17 @@ from adaeagle.bench.profile_grid import Grid
 from adaeagle.cost import CostModel, Parts
 from adaeagle.cost_table import Table
 
-Samples = dict[tuple[int, int], list[float]]
-"""Seconds by size and context."""
+Cell = tuple[str, int, int]
+"""Table, size and context."""
+
+Sample = tuple[Cell, float]
+"""Seconds measured for a cell."""
+
+MOMENT = 5
+"""Rounds in a row that find the machine at one speed."""
+
+SWEEPS = 3
+"""How often medians and speeds are found from each other; more change nothing."""
 
 
 class Tally:
@@ -20,9 +36,10 @@ class Tally:
     """
 
     def __init__(self, grid: Grid) -> None:
-        self._contexts = grid.contexts
-        self._expected = list(grid.cells())
-        self._samples: dict[str, Samples] = defaultdict(lambda: defaultdict(list))
+        self._cells = [(*cell, context) for cell in grid.cells() for context in grid.contexts]
+        self._counts: defaultdict[Cell, int] = defaultdict(int)
+        self._moments: list[list[Sample]] = []
+        self._prefills: list[Sample] = []
         self.num_texts = 0
         self.num_rounds = 0
         self.seconds = 0.0
@@ -32,30 +49,23 @@ class Tally:
         self.num_texts += 1
         self.seconds += text.seconds
         self.ended = max(self.ended, text.ended)
-        self._samples["prefill"][0, text.prompt_tokens].append(text.prefill_seconds)
-        self._samples["draft_prefill"][0, text.prompt_tokens].append(text.draft_prefill_seconds)
-        if text.context is not None:
-            for found in text.rounds:
-                self._add_round(found, text.context)
-
-    def _add_round(self, found: RoundTimes, context: int) -> None:
-        self.num_rounds += 1
-        kind = "tree" if found.is_tree else "chain"
-        for place, (width, seconds) in enumerate(
-            zip(found.widths, found.forward_seconds, strict=True)
-        ):
-            name = "first" if place == 0 else "next"
-            self._samples[f"{kind}.{name}"][width, context].append(seconds)
-        self._samples[f"{kind}.verify"][found.nodes, context].append(found.verify_seconds)
-        self._samples[f"{kind}.other"][found.nodes, context].append(found.other_seconds)
+        self._prefills += [
+            (("prefill", 0, text.prompt_tokens), text.prefill_seconds),
+            (("draft_prefill", 0, text.prompt_tokens), text.draft_prefill_seconds),
+        ]
+        if text.context is None:
+            return
+        self.num_rounds += len(text.rounds)
+        for start in range(0, len(text.rounds), MOMENT):
+            rounds = text.rounds[start : start + MOMENT]
+            moment = [sample for found in rounds for sample in _samples(found, text.context)]
+            self._moments.append(moment)
+            for cell, _ in moment:
+                self._counts[cell] += 1
 
     def share(self, num_samples: int) -> float:
         """How much of `num_samples` in every cell is there; 1: all of it."""
-        counts = [
-            min(num_samples, len(self._samples[table].get((size, context), ())))
-            for table, size in self._expected
-            for context in self._contexts
-        ]
+        counts = [min(num_samples, self._counts[cell]) for cell in self._cells]
         return sum(counts) / (num_samples * len(counts))
 
     def model(self, about: dict[str, Any]) -> CostModel:
@@ -64,19 +74,54 @@ class Tally:
         Raises:
             ValueError: a cell is empty.
         """
+        tables: defaultdict[str, dict[tuple[int, int], list[float]]] = defaultdict(dict)
+        gathered = _gathered([*steadied(self._moments), self._prefills])
+        for (name, size, context), samples in gathered.items():
+            tables[name][size, context] = samples
+        for part in ("verify", "other"):
+            plain = {key: found for key, found in tables[f"chain.{part}"].items() if key[0] == 0}
+            tables[f"tree.{part}"] |= plain
         chain, tree = (
-            {part: self._samples[f"{kind}.{part}"] for part in Parts.__slots__}
+            Parts(**{part: Table.of(tables[f"{kind}.{part}"]) for part in Parts.__slots__})
             for kind in ("chain", "tree")
         )
-        for part in ("verify", "other"):
-            tree[part] = {
-                **{(0, context): chain[part].get((0, context), []) for context in self._contexts},
-                **tree[part],
-            }
-        return CostModel(
-            chain=Parts(**{part: Table.of(samples) for part, samples in chain.items()}),
-            tree=Parts(**{part: Table.of(samples) for part, samples in tree.items()}),
-            prefill=Table.of(self._samples["prefill"]),
-            draft_prefill=Table.of(self._samples["draft_prefill"]),
-            about=about,
-        )
+        prefill, draft_prefill = (Table.of(tables[key]) for key in ("prefill", "draft_prefill"))
+        return CostModel(chain, tree, prefill, draft_prefill, about)
+
+
+def _samples(found: RoundTimes, context: int) -> Iterator[Sample]:
+    """What one round tells, booked to a context of the grid."""
+    kind = "tree" if found.is_tree else "chain"
+    forwards = zip(found.widths, found.forward_seconds, strict=True)
+    for place, (width, seconds) in enumerate(forwards):
+        yield (f"{kind}.next" if place else f"{kind}.first", width, context), seconds
+    yield (f"{kind}.verify", found.nodes, context), found.verify_seconds
+    yield (f"{kind}.other", found.nodes, context), found.other_seconds
+
+
+def steadied(moments: Sequence[Sequence[Sample]]) -> list[list[Sample]]:
+    """The samples as a machine of constant speed, the typical one, would have given them.
+
+    A moment's slowness is the median of its samples, each as a multiple of its cell's median.
+    """
+    steady = [list(moment) for moment in moments]
+    for _ in range(SWEEPS):
+        medians = {cell: median(samples) for cell, samples in _gathered(steady).items()}
+        slowness = [
+            median([seconds / medians[cell] for cell, seconds in moment if medians[cell]] or [1.0])
+            for moment in moments
+        ]
+        typical = median(slowness or [1.0])
+        steady = [
+            [(cell, seconds * typical / slow) for cell, seconds in moment]
+            for moment, slow in zip(moments, slowness, strict=True)
+        ]
+    return steady
+
+
+def _gathered(moments: Iterable[Iterable[Sample]]) -> dict[Cell, list[float]]:
+    cells: defaultdict[Cell, list[float]] = defaultdict(list)
+    for moment in moments:
+        for cell, seconds in moment:
+            cells[cell].append(seconds)
+    return cells

@@ -14,7 +14,7 @@ from torch import Tensor
 from adaeagle import Target
 from adaeagle.bench.profile import Profiler, RoundTimes, TextTimes
 from adaeagle.bench.profile_grid import SPAN, Grid, Shape, least_depth
-from adaeagle.bench.profile_tally import Tally
+from adaeagle.bench.profile_tally import Tally, steadied
 from adaeagle.cost import CostModel, RoundShapes
 from adaeagle.drafters.eagle import EagleDrafter, EagleSession
 from adaeagle.target import TargetSession
@@ -281,6 +281,26 @@ def test_what_does_not_fit_the_models(
     pair: tuple[Target, EagleDrafter] = make_pair("eagle")
     with pytest.raises(ValueError, match=rule):
         Profiler(*pair, grid, prompts)
+
+
+def test_slow_moments_are_divided_out() -> None:
+    """Ratios between cells are exact, though most moments hold few cells and one in three drags."""
+    draws = random.Random(0)
+    costs = {("t", size, 0): 1.0 + size for size in range(12)}
+    speeds = [draws.choice((1.0, 1.0, draws.uniform(1.5, 4))) for _ in range(200)]
+    moments = [
+        [(cell, speed * costs[cell]) for cell in draws.choices(list(costs), k=9)]
+        for speed in speeds
+    ]
+    found = [sample for moment in steadied(moments) for sample in moment]
+    assert len(found) == 1800
+    assert all(seconds == pytest.approx(costs[cell]) for cell, seconds in found)
+
+
+def test_nothing_slow_stays_as_it_is() -> None:
+    moments = [[(("t", 1, 0), 2.0), (("t", 2, 0), 0.0)], [(("t", 2, 0), 0.0)]]
+    assert steadied(moments) == moments
+    assert steadied([]) == []
 
 
 def test_an_empty_cell_is_refused() -> None:
