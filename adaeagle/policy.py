@@ -4,12 +4,14 @@ Shapes: P rounds side by side (1 in live decoding of one text), N drafted nodes,
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
 from adaeagle.identity import Identify
+from adaeagle.search import SearchSpace
 from adaeagle.tree import ROOT, DraftTree, likeliest
 
 Proposal = Literal["top_k", "draw"]
@@ -101,6 +103,21 @@ class Policy(ABC):
     needs_entropy: bool = False
     """Reads `tree.entropies`."""
 
+    num_confidences: int = 0
+    """Reads `tree.confidences`, so many of each law's best tokens."""
+
+    search_space: ClassVar[SearchSpace] = {}
+    """Which arguments a sweep may set, and within which bounds."""
+
+    @classmethod
+    def is_feasible(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether arguments within their bounds go together: others are not tried.
+
+        Args:
+            arguments: of the constructor, all of them, by name.
+        """
+        return True
+
     def check(self, identify: Identify) -> None:
         """Before the first text: refuse models that this policy was not made for.
 
@@ -162,6 +179,19 @@ class StopRule(ABC):
 
     learns: bool = False
     needs_entropy: bool = False
+    num_confidences: int = 0
+
+    search_space: ClassVar[SearchSpace] = {}
+    """Which arguments a sweep may set, and within which bounds."""
+
+    @classmethod
+    def is_feasible(cls, arguments: Mapping[str, Any]) -> bool:
+        """Whether arguments within their bounds go together: others are not tried.
+
+        Args:
+            arguments: of the constructor, all of them, by name.
+        """
+        return True
 
     def check(self, identify: Identify) -> None:
         """Before the first text: refuse models that this rule was not made for.

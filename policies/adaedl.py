@@ -13,12 +13,13 @@ to sweep. The average begins at its target. "The longest draft" is any that was 
 that this rule would have gone on from. On trees, drafted and accepted tokens are levels.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
+from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.row_state import for_rows
 
@@ -40,6 +41,13 @@ class AdaEDL(StopRule):
 
     learns = True
     needs_entropy = True
+
+    search_space: ClassVar[SearchSpace] = {
+        "threshold": Real(0.05, 0.95),
+        "gamma": Real(0.02, 1.0, log=True),
+        "target": Real(0.3, 0.99),
+        "step": Real(0.001, 0.2, log=True),
+    }
 
     def __init__(
         self,

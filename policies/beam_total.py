@@ -12,11 +12,13 @@ likeliest nodes of the level, and on a chain its one node.
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from adaeagle.policy import StopRule
+from adaeagle.search import Choice, Real, SearchSpace
 from adaeagle.tree import DraftTree
 
 
@@ -28,6 +30,11 @@ class BeamTotal(StopRule):
         depths: after which draft forwards to look; None: after every one.
         width: nodes of the beam, as many as the shape expands.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "log_threshold": Real(-3.0, -0.01),
+        "depths": Choice((None, (2, 4, 6, 8), (3, 6, 9), (5, 7, 9))),
+    }
 
     def __init__(
         self,

@@ -6,9 +6,12 @@ Differs from the paper: an optional stop rule; at a temperature above 0 the chil
 most likely tokens instead of drawn ones.
 """
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Proposal, StopRule
+from adaeagle.search import Rule, SearchSpace, Whole
 from adaeagle.tree import DraftTree
 from policies.shape import Shape
 
@@ -21,6 +24,8 @@ class Chain(Shape):
         stop: ends a chain early.
         proposal: at a temperature above 0, `draw` (standard speculative sampling) or `top_k`.
     """
+
+    search_space: ClassVar[SearchSpace] = {"length": Whole(1, 16), "stop": Rule()}
 
     def __init__(
         self, length: int = 12, stop: StopRule | None = None, proposal: Proposal = "draw"

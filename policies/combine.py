@@ -30,6 +30,7 @@ class _Combined(StopRule):
         self.rules = rules
         self.learns = any(rule.learns for rule in rules)
         self.needs_entropy = any(rule.needs_entropy for rule in rules)
+        self.num_confidences = max(rule.num_confidences for rule in rules)
 
     def answers(self, tree: DraftTree, frontier: Tensor) -> list[Tensor]:
         """What each rule would go on from, [P, F] bool."""

@@ -8,10 +8,12 @@ Differs from the source: the threshold is constant; on trees each unsure node is
 """
 
 import math
+from typing import ClassVar
 
 from torch import Tensor
 
 from adaeagle.policy import StopRule
+from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 
 
@@ -21,6 +23,8 @@ class Confidence(StopRule):
     Args:
         threshold: a probability in [0, 1]; the node that falls below it is kept.
     """
+
+    search_space: ClassVar[SearchSpace] = {"threshold": Real(0.01, 0.99)}
 
     def __init__(self, threshold: float = 0.4) -> None:
         if not 0 <= threshold <= 1:

@@ -8,10 +8,12 @@ the same name that judges a whole beam is `beam_total`.
 """
 
 import math
+from typing import ClassVar
 
 from torch import Tensor
 
 from adaeagle.policy import StopRule
+from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 
 
@@ -22,6 +24,8 @@ class Cumulative(StopRule):
         log_threshold: natural logarithm of that threshold, at most 0. At 0 no node is gone on
             from; at minus infinity every one is.
     """
+
+    search_space: ClassVar[SearchSpace] = {"log_threshold": Real(-6.0, -0.05)}
 
     def __init__(self, log_threshold: float = -0.6) -> None:
         if math.isnan(log_threshold) or log_threshold > 0:

@@ -7,9 +7,13 @@ Differs from the code: among equal scores the earlier node wins, a parent before
 the official rerank can lose the parent of a chosen node.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
+from adaeagle.search import Rule, SearchSpace, Whole
 from adaeagle.tree import DraftTree, likeliest
 from policies.shape import Shape
 
@@ -23,6 +27,19 @@ class Eagle2(Shape):
         nodes: drafted tokens sent to verification.
         stop: closes nodes of the beam early.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "depth": Whole(1, 8),
+        "width": Whole(1, 10),
+        "nodes": Whole(1, 64, log=True),
+        "stop": Rule(),
+    }
+
+    @classmethod
+    def is_feasible(cls, arguments: Mapping[str, Any]) -> bool:
+        """No draft forward that no node can be verified of, no more nodes than are drafted."""
+        depth, width, nodes = (arguments[name] for name in ("depth", "width", "nodes"))
+        return bool(depth <= nodes <= width + (depth - 1) * width * width)
 
     def __init__(
         self, depth: int = 6, width: int = 10, nodes: int = 59, stop: StopRule | None = None

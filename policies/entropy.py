@@ -7,9 +7,12 @@ Differs from the code: no limit of 40 tokens beside the shape's own; on trees, a
 the law it was proposed from, so siblings are closed together.
 """
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from adaeagle.policy import StopRule
+from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 
 
@@ -25,6 +28,8 @@ class Entropy(StopRule):
     """
 
     needs_entropy = True
+
+    search_space: ClassVar[SearchSpace] = {"threshold": Real(0.05, 1.0)}  # `scale` only scales it
 
     def __init__(self, threshold: float = 0.3, scale: float = 0.15) -> None:
         if not threshold >= 0:

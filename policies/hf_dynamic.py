@@ -12,7 +12,7 @@ ends the text counts as accepted. On trees each unsure node is closed by itself,
 node is a sample.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from sklearn.metrics import roc_curve
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
+from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.row_state import for_rows
 
@@ -37,6 +38,8 @@ class HFDynamic(StopRule):
     """
 
     learns = True
+
+    search_space: ClassVar[SearchSpace] = {"threshold": Real(0.05, 0.95)}  # where it begins
 
     def __init__(self, threshold: float = 0.4, across_texts: bool = False) -> None:
         if not 0 <= threshold <= 1:

@@ -10,12 +10,13 @@ shape, another rule or the end of the text cut short leaves it, where the code a
 On trees the count is of levels, and success is an accepted path as deep as the draft.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
+from adaeagle.search import SearchSpace, Whole
 from adaeagle.tree import DraftTree
 from policies.row_state import for_rows
 
@@ -32,6 +33,8 @@ class HFHeuristic(StopRule):
     """
 
     learns = True
+
+    search_space: ClassVar[SearchSpace] = {"start": Whole(1, 12)}
 
     def __init__(self, start: int = 5, across_texts: bool = False) -> None:
         if start < 1:

@@ -25,6 +25,7 @@ class Shape(Policy):
         self.stop = stop
         self.learns = stop is not None and stop.learns
         self.needs_entropy = stop is not None and stop.needs_entropy
+        self.num_confidences = 0 if stop is None else stop.num_confidences
         self.fixed_shape = stop is None
 
     @abstractmethod

@@ -9,11 +9,13 @@ look-up reads some custom trees from the wrong row; drawn children keep the tree
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Proposal, StopRule
+from adaeagle.search import Rule, SearchSpace, Tree, Whole
 from adaeagle.tree import DraftTree
 from policies.shape import Shape
 
@@ -83,6 +85,11 @@ class StaticTree(Shape):
         stop: closes nodes early.
         proposal: at a temperature above 0, `draw` (as EAGLE-1 does) or `top_k`.
     """
+
+    search_space: ClassVar[SearchSpace] = {
+        "tree": Tree(tuple(TREES), nodes=Whole(1, 64, log=True), depth=Whole(1, 8)),
+        "stop": Rule(),
+    }
 
     def __init__(
         self,
