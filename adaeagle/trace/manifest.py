@@ -29,13 +29,13 @@ class Manifest:
     """Everything that decides what a trace holds. It is written before the first shard."""
 
     target: str
-    target_weights: str  # fingerprint
     drafter: str
     drafter_kind: str
-    drafter_weights: str  # fingerprint
     dtype: str
-    vocab_size: int  # the target's
     device: str  # its kind: processes of one trace run on cuda:0, cuda:1, ...
+    target_weights: str  # fingerprint
+    drafter_weights: str  # fingerprint
+    vocab_size: int  # the target's
     prompts: str  # the set's name or file
     prompts_sha256: str
     max_new_tokens: int
