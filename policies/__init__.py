@@ -10,7 +10,9 @@ from policies.eagle2 import Eagle2
 from policies.entropy import Entropy
 from policies.hf_dynamic import HFDynamic
 from policies.hf_heuristic import HFHeuristic
+from policies.opt_tree import OptTree
 from policies.static_tree import StaticTree
+from policies.talon import Talon
 from policies.vanilla import Vanilla
 
 __all__ = [
@@ -25,6 +27,8 @@ __all__ = [
     "Entropy",
     "HFDynamic",
     "HFHeuristic",
+    "OptTree",
     "StaticTree",
+    "Talon",
     "Vanilla",
 ]

@@ -38,6 +38,9 @@ POLICIES = {
 # The other rules, on chains and trees; what they decide is tested beside them.
 RULES = {
     "static_tree('medusa_63')": (63, 4),
+    "opt_tree(nodes=20, threshold=0.05, depth=6, width=5)": (20, 6),
+    "talon(nodes=20, mu=0.05, depth=8, width=5)": (20, 8),
+    "talon(nodes=3, mu=0.0, width=5, stop=confidence(threshold=0.05))": (3, 12),
     "static_tree('eagle1', stop=entropy(threshold=1.5))": (25, 5),
     "chain(stop=cumulative(log_threshold=-4.0))": (12, 12),
     "eagle2(depth=5, width=4, nodes=14, stop=cumulative(log_threshold=-4.0))": (14, 5),

@@ -52,6 +52,8 @@ DRAFTED = (
     "static_tree('medusa_63')",
     "static_tree([[0], [1], [2], [0, 0], [1, 0], [1, 1], [1, 0, 0]])",
     "eagle2(depth=6, width=10, nodes=59)",
+    "opt_tree(nodes=20, threshold=0.05, depth=6, width=5)",
+    "talon(nodes=20, mu=0.05, depth=8, width=5)",
     "eagle2(depth=5, width=6, nodes=24, stop=confidence(threshold=0.05))",
     "eagle2(depth=5, width=3, nodes=14, stop=adaedl(threshold=0.3))",
     "eagle2(depth=5, width=3, nodes=14, stop=any_of(confidence(threshold=0.1), hf_heuristic))",

@@ -18,6 +18,10 @@ SHAPES = [
     "eagle2",
     "eagle2(depth=11, width=4, nodes=20, stop=beam_total(depths=[2, 4], width=4))",
     "eagle2(depth=5, width=4, nodes=12, stop=adaedl)",
+    "opt_tree(nodes=14, threshold=0.1, depth=5, width=4)",
+    "opt_tree(nodes=9, depth=4, width=3, stop=hf_heuristic)",
+    "talon(nodes=14, mu=0.2, depth=6, width=4)",
+    "talon(nodes=6, mu=0.0, width=8, stop=confidence(threshold=0.05))",
 ]
 RULES = [
     "confidence",
