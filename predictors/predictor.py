@@ -28,6 +28,7 @@ from adaeagle.cost import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.registry import PREDICTORS, lookup
 from adaeagle.trace.trace import Trace
+from predictors.token_table import TokenTable
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -133,8 +134,13 @@ class Predictor(nn.Module, ABC):
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     def stored(self) -> dict[str, Tensor]:
-        """The weights to save: what `state_dict` of a predictor built without embedding takes."""
-        return self.state_dict()
+        """The weights to save: the state of a predictor that was built without embedding."""
+        weights = dict(self.state_dict())
+        for name, module in self.named_modules():
+            if isinstance(module, TokenTable):
+                weights.pop(f"{name}.layer.weight", None)
+                weights[f"{name}.table"] = module.to_table()
+        return weights
 
     def save(self, folder: Path) -> None:
         """Writes weights and configuration, each file whole or absent."""
@@ -152,6 +158,13 @@ class Predictor(nn.Module, ABC):
 
 class TrainedPredictor(Predictor):
     """A network that is trained by gradient descent on batches of its examples."""
+
+    def measure(self, batch: Batch) -> None:
+        """Before training: learns scales of inputs from examples of it, the same in every process.
+
+        Raises:
+            ValueError: the examples cannot teach this predictor.
+        """
 
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
