@@ -87,7 +87,7 @@ class StaticTree(Shape):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "tree": Tree(tuple(TREES), nodes=Whole(1, 64, log=True), depth=Whole(1, 8)),
+        "tree": Tree(tuple(TREES), nodes=Whole(1, 64, log=True), depth=Whole(1, 16)),
         "stop": Rule(),
     }
 
