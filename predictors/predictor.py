@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import safetensors.torch
 import torch
@@ -80,6 +80,7 @@ class Predictor(nn.Module, ABC):
     """Its labels depend on what rounds cost."""
 
     about: About
+    _device = torch.device("cpu")
 
     def prepare(self, about: About, embedding: Tensor | None = None) -> None:
         """Makes the layers.
@@ -102,6 +103,13 @@ class Predictor(nn.Module, ABC):
         Raises:
             ValueError: the trace lacks what is needed; the message says what.
         """
+
+    def moved_to(self, device: torch.device) -> Self:
+        """Itself, on a device; asked every round, so where nothing is to be done it is quick."""
+        if self._device != device:
+            self._device = device
+            self.to(device)
+        return self
 
     def check(self, models: ModelIdentity) -> None:
         """Refuses models that this predictor was not trained for.
@@ -142,6 +150,10 @@ class Predictor(nn.Module, ABC):
                 weights[f"{name}.table"] = module.to_table()
         return weights
 
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes back what `stored` gave."""
+        self.load_state_dict(weights)
+
     def save(self, folder: Path) -> None:
         """Writes weights and configuration, each file whole or absent."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -179,12 +191,19 @@ class FittedPredictor(Predictor):
     """A model that is fitted to all of its examples at once."""
 
     @abstractmethod
-    def fit(self, batch: Batch, seed: int) -> dict[str, float]:
-        """Learns from all training examples at once; returns what is worth telling.
+    def fit(self, batch: Batch, seed: int) -> None:
+        """Learns from all training examples at once; what it learned is in buffers.
 
         Raises:
             ValueError: they cannot teach it, e.g. all of one class.
         """
+
+    def restore(self, weights: Mapping[str, Tensor]) -> None:
+        if weights.keys() != self.state_dict().keys():
+            raise ValueError(f"weights must be {', '.join(self.state_dict())}, got {list(weights)}")
+        for name, values in weights.items():  # only the fit decides how large they are
+            module, _, own = name.rpartition(".")
+            setattr(self.get_submodule(module), own, values)
 
 
 def load_predictor(source: str | Path) -> Predictor:
@@ -208,7 +227,7 @@ def load_predictor(source: str | Path) -> Predictor:
         predictor: Predictor = lookup(config["kind"], PREDICTORS)(**config["settings"])
         predictor.prepare(About.from_json(config["about"]))
         weights = safetensors.torch.load_file(folder / WEIGHTS)
-        predictor.load_state_dict(weights)
+        predictor.restore(weights)
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"predictor {source} cannot be read: {error}") from error
     for name, value in weights.items():

@@ -1,0 +1,93 @@
+"""Grow and cut the tree by a learned score in place of the joint probability.
+
+Source: C2T, Huo et al. 2025, https://arxiv.org/abs/2502.13652: EAGLE-2's tree, scored by a small
+network on joint probability, entropy and depth; what scores below a threshold is left out.
+Differs from the paper, which we know from reports: a node scores at most what its parent scores, so
+that every choice by score is a tree.
+
+Shapes: P rounds side by side, N drafted nodes, F frontier nodes.
+"""
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from adaeagle.identity import Identify
+from adaeagle.policy import Budget, Context, StopRule
+from adaeagle.search import Real, SearchSpace, Whole
+from adaeagle.tree import DraftTree, likeliest
+from policies.path_scores import PathScores
+from policies.shape import Shape
+from predictors.c2t import C2T as Scorer
+from predictors.predictor import load_as
+
+
+class C2T(Shape):
+    """Expands the `width` best nodes of each level, then keeps the `nodes` best of all.
+
+    Args:
+        predictor: the scorer: its folder, a bundled one, or itself.
+        depth: draft forwards.
+        width: nodes expanded by each, and children of each.
+        nodes: drafted tokens sent to verification, at most.
+        threshold: least score of a node, a probability of acceptance in [0, 1).
+        stop: closes nodes early.
+    """
+
+    search_space: ClassVar[SearchSpace] = {
+        "depth": Whole(1, 10),
+        "width": Whole(2, 10),
+        "nodes": Whole(4, 59),
+        "threshold": Real(0.001, 0.5, log=True),
+    }
+
+    def __init__(
+        self,
+        predictor: str | Path | Scorer = "mini/c2t",
+        depth: int = 6,
+        width: int = 10,
+        nodes: int = 59,
+        threshold: float = 0.0,
+        stop: StopRule | None = None,
+    ) -> None:
+        for name, value in (("depth", depth), ("width", width), ("nodes", nodes)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if not 0 <= threshold < 1:
+            raise ValueError(f"threshold must be in [0, 1), got {threshold}")
+        super().__init__(stop)
+        self.predictor = load_as(Scorer, predictor)
+        self.needs_entropy = True
+        self.fixed_shape = stop is None and threshold == 0
+        self.depth = depth
+        self.width = width
+        self.nodes = nodes
+        self.threshold = threshold
+        self._least = math.log(threshold) if threshold > 0 else -math.inf
+        self._paths = PathScores(torch.minimum)
+
+    def check(self, identify: Identify) -> None:
+        self.predictor.check(identify())
+        super().check(identify)
+
+    def limits(self, context: Context) -> Budget:
+        self._paths.clear()
+        self.predictor.moved_to(context.token_ids.device)
+        return Budget(depth=self.depth, width=self.width, nodes=self.nodes)
+
+    def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
+        if len(tree) == 0:
+            return frontier.new_full(frontier.shape, self.width)
+        return likeliest(self._scores(tree).gather(1, frontier), self.width) * self.width
+
+    def select(self, tree: DraftTree, budget: Budget) -> Tensor:
+        return likeliest(self._scores(tree), self.nodes)
+
+    @torch.no_grad()
+    def _scores(self, tree: DraftTree) -> Tensor:
+        """[P, N] log-probabilities, minus infinity for what is left out."""
+        scores = self._paths.of(tree, self.predictor.scores)
+        return scores.masked_fill((scores < self._least) | ~tree.valid, -torch.inf)

@@ -1,0 +1,71 @@
+"""Stop where a rejection somewhere in the draft has become likely, as a predictor sees it.
+
+Source: SpecDec++, Huang et al. 2024, https://arxiv.org/abs/2405.19715: a head tells each drafted
+token's probability of acceptance; drafting stops where one minus their product exceeds a threshold,
+0.3 in the published settings, which draft 2 to 20 tokens.
+Differs from the paper: any predictor of acceptance will do, see `predictors.specdec_pp` for the
+paper's; no least length; on trees each path is judged by itself.
+
+Shapes: P rounds side by side, F frontier nodes.
+"""
+
+import math
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adaeagle.identity import Identify
+from adaeagle.policy import Context, StopRule
+from adaeagle.search import Real, SearchSpace
+from adaeagle.tree import DraftTree
+from policies.path_scores import PathScores
+from predictors.acceptance import AcceptancePredictor
+from predictors.context_network import context_batch
+from predictors.nodes import Nodes
+from predictors.predictor import load_as
+
+
+class SpecDecPP(StopRule):
+    """Goes on from a node while the risk that its path is rejected somewhere is at most `max_risk`.
+
+    Args:
+        predictor: of acceptance: its folder, a bundled one, or itself.
+        max_risk: a probability in [0, 1].
+    """
+
+    needs_entropy = True
+    search_space: ClassVar[SearchSpace] = {"max_risk": Real(0.05, 0.95)}
+
+    def __init__(
+        self,
+        predictor: str | Path | AcceptancePredictor = "mini/specdec_pp",
+        max_risk: float = 0.3,
+    ) -> None:
+        if not 0 <= max_risk <= 1:
+            raise ValueError(f"max_risk must be in [0, 1], got {max_risk}")
+        self.predictor = load_as(AcceptancePredictor, predictor)  # type: ignore[type-abstract]
+        self.num_confidences = self.predictor.num_confidences
+        self.max_risk = max_risk
+        self._least = math.log1p(-max_risk) if max_risk < 1 else -math.inf
+        self._paths = PathScores(torch.add)
+        self._encoded: Tensor | None = None
+
+    def check(self, identify: Identify) -> None:
+        self.predictor.check(identify())
+
+    @torch.no_grad()
+    def begin(self, context: Context) -> None:
+        self._paths.clear()
+        self.predictor.moved_to(context.token_ids.device)
+        if self.predictor.needs_features:
+            self._encoded = self.predictor.encode(context_batch(context))
+
+    @torch.no_grad()
+    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        return self._paths.of(tree, self._log_accept).gather(1, frontier) >= self._least
+
+    def _log_accept(self, nodes: Nodes) -> Tensor:
+        return F.logsigmoid(self.predictor.log_odds(nodes, self._encoded))
