@@ -35,8 +35,10 @@ class Replayed:
     num_missing: int  # nodes that were not recorded and had to be drafted
 
 
-def replay(policy: Policy, trace: Trace, cost: CostModel | None = None) -> Replayed:
-    """Runs every text of a trace under a policy.
+def replay(
+    policy: Policy, trace: Trace, cost: CostModel | None = None, texts: Tensor | None = None
+) -> Replayed:
+    """Runs the texts of a trace under a policy.
 
     A policy that learns within a text is run on all texts in step, one that learns across texts on
     one text after another, any other at many positions at once.
@@ -45,18 +47,17 @@ def replay(policy: Policy, trace: Trace, cost: CostModel | None = None) -> Repla
         policy: begins in the state it is in.
         trace: what is replayed.
         cost: gives policies that learn from seconds their clock; None: it stands still.
+        texts: [T] int64, which of the trace, ascending; None: all.
 
     Raises:
         NotRecordedError: the policy asks for what the trace neither holds nor can draft.
     """
+    texts = torch.arange(len(trace.texts)) if texts is None else texts
     if not policy.learns:
-        return _anywhere(policy, trace)
+        return _anywhere(policy, trace, texts)
     if not policy.state_dict():
-        return _in_step(policy, trace, torch.arange(len(trace.texts)), cost)
-    each = [
-        _in_step(policy, trace, text, cost)
-        for text in torch.split(torch.arange(len(trace.texts)), 1)
-    ]
+        return _in_step(policy, trace, texts, cost)
+    each = [_in_step(policy, trace, text, cost) for text in torch.split(texts, 1)]
     missing = sum(one.num_missing for one in each)
     return Replayed(Rounds.join([one.rounds for one in each]), missing)
 
@@ -97,7 +98,7 @@ def time_hooks(policy: Policy, trace: Trace, cost: CostModel | None, num_rounds:
     return torch.tensor(seconds, dtype=torch.float64)
 
 
-def _anywhere(policy: Policy, trace: Trace) -> Replayed:
+def _anywhere(policy: Policy, trace: Trace, texts: Tensor) -> Replayed:
     """Evaluates rounds wherever texts can get to, then reads off where they do.
 
     A text is begun at its start and at some positions further on: what is evaluated once is not
@@ -105,11 +106,12 @@ def _anywhere(policy: Policy, trace: Trace) -> Replayed:
     """
     policy.reset()
     positions = trace.positions
-    num_texts, num_positions = len(trace.texts), len(positions)
+    num_positions = len(positions)
     round_of = torch.full((num_positions + 1,), -1)  # the last entry: where texts end
-    starts = positions.starts[:-1][positions.starts.diff() > 0]
-    stride = max(1, num_positions // max(1, MIN_ROUNDS - num_texts))
-    front = torch.unique(torch.cat((starts, torch.arange(0, num_positions, stride))))
+    texts = texts[positions.starts.diff()[texts] > 0]
+    here = torch.isin(positions.text_of, texts).nonzero().flatten()
+    stride = max(1, len(here) // max(1, MIN_ROUNDS - len(texts)))
+    front = torch.unique(torch.cat((positions.starts[texts], here[::stride])))
     parts: list[Rounds] = []
     num_rounds = num_missing = 0
     while len(front) > 0:
@@ -126,17 +128,19 @@ def _anywhere(policy: Policy, trace: Trace) -> Replayed:
     rounds = Rounds.join(parts)
     after = torch.full((num_positions,), num_positions)
     after[rounds.rows] = _next(rounds, positions)
-    return Replayed(rounds.take(round_of[walk(after, positions)]), num_missing)
+    return Replayed(rounds.take(round_of[walk(after, positions, texts)]), num_missing)
 
 
-def walk(after: Tensor, positions: Positions) -> Tensor:
+def walk(after: Tensor, positions: Positions, texts: Tensor | None = None) -> Tensor:
     """The positions at which rounds begin, [R] in order.
 
     Args:
         after: [Q] the position that follows the round at each; Q where it ends its text.
         positions: all of them.
+        texts: [T] int64, whose rounds; None: all.
     """
-    here = positions.starts[:-1][positions.starts.diff() > 0]
+    texts = torch.arange(len(positions.starts) - 1) if texts is None else texts
+    here = positions.starts[texts[positions.starts.diff()[texts] > 0]]
     visited = []
     while len(here) > 0:
         visited.append(here)

@@ -3,6 +3,7 @@
 Shapes: T texts, R rounds.
 """
 
+from collections.abc import Collection
 from copy import deepcopy
 
 import torch
@@ -27,7 +28,11 @@ def policy_seconds(policy: Policy, trace: Trace, cost: CostModel) -> float:
 
 
 def arm_records(
-    replayed: Replayed, trace: Trace, cost: CostModel, policy_seconds: float
+    replayed: Replayed,
+    trace: Trace,
+    cost: CostModel,
+    policy_seconds: float,
+    prompt_ids: Collection[str] | None = None,
 ) -> dict[str, ArmRecord]:
     """One record a prompt, by its id, all turns together; prefill included.
 
@@ -36,6 +41,7 @@ def arm_records(
         trace: what was replayed.
         cost: of the machine that is asked about.
         policy_seconds: what a round's decisions take.
+        prompt_ids: which prompts were replayed; None: all.
     """
     rounds = replayed.rounds
     shapes = rounds.shapes(trace.positions)
@@ -45,7 +51,8 @@ def arm_records(
     parts["other"] = cost.other_seconds(shapes)
     prompts: dict[str, list[int]] = {}
     for number, text in enumerate(trace.texts):
-        prompts.setdefault(text.prompt_id, []).append(number)
+        if prompt_ids is None or text.prompt_id in prompt_ids:
+            prompts.setdefault(text.prompt_id, []).append(number)
     prefill = cost.prefill_seconds(_prompt_lengths(trace))
     found = {}
     for prompt_id, numbers in prompts.items():

@@ -257,3 +257,18 @@ def test_hooks_are_told_what_they_are_told_live(
         torch.testing.assert_close(outcome.tree.path_log_probs, their_outcome.tree.path_log_probs)
         assert their_outcome.draft_seconds.tolist() == [float(outcome.depth)]
         assert their_outcome.verify_seconds.tolist() == [5.0]
+
+
+@pytest.mark.parametrize(
+    "spec", ["eagle2(depth=3, width=3, nodes=7)", "hf_heuristic(start=3)", "vanilla"]
+)
+def test_some_texts_are_replayed_as_among_all(
+    spec: str, make_pair: MakePair, record: Callable[[str], list[RecordedText]]
+) -> None:
+    target, drafter = make_pair("eagle")
+    trace = Trace(record("eagle"), target.vocab_size, lambda: drafter)
+    everything = list(texts_of(replay(get_policy(spec), trace), trace))
+    some = list(texts_of(replay(get_policy(spec), trace, texts=torch.tensor([0, 2])), trace))
+    assert len(some[1].rows) == 0
+    for number in (0, 2):
+        assert replayed_rounds(some[number]) == replayed_rounds(everything[number])
