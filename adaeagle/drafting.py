@@ -109,11 +109,10 @@ def best(
 
     Log-probs are float32, whatever the dtype of the logits.
     """
-    logits = logits.float()
-    chosen, ids = logits.topk(num_ranks, dim=-1)
-    total = logits.logsumexp(-1, keepdim=True)
-    entropies = entropy(logits - total) if needs_entropy else None
-    return ids, (chosen - total).clamp_(max=0.0), entropies
+    ids = logits.topk(num_ranks, dim=-1).indices
+    log_probs = logits.log_softmax(-1, dtype=torch.float32)
+    entropies = entropy(log_probs) if needs_entropy else None
+    return ids, log_probs.gather(-1, ids), entropies
 
 
 def entropy(log_probs: Tensor) -> Tensor:

@@ -226,13 +226,11 @@ class _Decoding:
         clock.ends("verify")
         kept = [0, *(row + 1 for row in verdict.rows)]
         emitted = self._finish(verdict.emitted)
-        new_root = torch.tensor(verdict.emitted[-1:], device=self.target.device)
+        new_ids = torch.tensor([verdict.emitted], device=self.target.device)
+        new_root = new_ids[:, -1]
         if not self.is_done:
             self.session.commit(kept)
-            new_ids = torch.tensor([verdict.emitted], device=self.target.device)
-            self._remember(
-                new_ids, features.chosen[:, torch.tensor(kept, device=features.chosen.device)]
-            )
+            self._remember(new_ids, _rows(features.chosen, kept))
             self.last_ids = new_ids[:, -2] if len(kept) > 1 else root
             self.last_features = features.last[:, kept[-1]]
         clock.ends("other")
@@ -412,3 +410,10 @@ class _Decoding:
             )
         )
         clock.ends("policy")
+
+
+def _rows(values: Tensor, rows: list[int]) -> Tensor:
+    """Those rows of [1, R, D], ascending from 0; a view where they follow each other."""
+    if rows[-1] == len(rows) - 1:
+        return values[:, : len(rows)]
+    return values.index_select(1, torch.tensor(rows, device=values.device))

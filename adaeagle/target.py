@@ -75,6 +75,7 @@ class Target:
         """Where token ids go in, and features and logits come out."""
         check_length(config, self.max_length)
         self._trunk = model.base_model
+        self._embedding = model.get_input_embeddings()
         self._anatomy = learn(model)
         check_tree(self)
 
@@ -157,7 +158,7 @@ class Target:
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """Input embeddings: [...] int64 → [..., D]."""
-        embedded: Tensor = self.model.get_input_embeddings()(token_ids)
+        embedded: Tensor = self._embedding(token_ids)
         return embedded
 
     def logits(self, features: Tensor) -> Tensor:
@@ -279,7 +280,7 @@ class TargetSession:
         else:
             token_ids = torch.cat((root, tree.token_ids), dim=1)
             positions = torch.cat((torch.zeros_like(root), tree.depths), dim=1) + start
-            mask = additive(tree_mask(paths, start), self.target.dtype)
+            mask = tree_mask(paths, start, self.target.dtype)
             features = self._forward(token_ids, positions, mask)
         return features, self.target.logits(features.last)
 
@@ -295,14 +296,19 @@ class TargetSession:
         self._length = self.cache.length
 
 
-def tree_mask(paths: Tensor, num_before: int) -> Tensor:
-    """What root and nodes may attend to: [P, N, N] → bool [P, 1, N+1, num_before + N+1]."""
+def tree_mask(paths: Tensor, num_before: int, dtype: torch.dtype) -> Tensor:
+    """What root and nodes may attend to, in the form of `additive`.
+
+    [P, N, N] bool → [P, 1, N+1, num_before + N+1]. The text so far and the root are everyone's, so
+    only the drafted nodes' columns are worked on, however long the text.
+    """
     num_rounds, num_nodes, _ = paths.shape
-    shape = (num_rounds, num_nodes + 1, num_before + num_nodes + 1)
-    mask = torch.zeros(shape, dtype=torch.bool, device=paths.device)
-    mask[:, :, : num_before + 1] = True  # the text so far and the root
-    mask[:, 1:, num_before + 1 :] = paths
-    return mask.unsqueeze(1)
+    shape = (num_rounds, 1, num_nodes + 1, num_before + num_nodes + 1)
+    mask = torch.zeros(shape, dtype=dtype, device=paths.device)
+    drafted = mask[:, 0, :, num_before + 1 :]
+    drafted[:, 0] = torch.finfo(dtype).min
+    drafted[:, 1:] = additive(paths, dtype)
+    return mask
 
 
 def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:

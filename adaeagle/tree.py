@@ -5,6 +5,7 @@ forward, C children of each, R rows of a verification (the root and the nodes ke
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -54,37 +55,37 @@ class DraftTree:
         shape = (num_rounds, num_parents * num_ranks)
 
         def spread(values: Tensor) -> Tensor:  # [P, W] → [P, W*C]
+            if num_ranks == 1:
+                return values
             return values.unsqueeze(2).expand(-1, -1, num_ranks).reshape(shape)
 
-        depth = self.num_levels + 1
+        def joined(old: Tensor, new: Tensor) -> Tensor:
+            return new if self.num_levels == 0 else torch.cat((old, new), dim=1)
+
         parents = spread(level.parents)
         log_probs = level.log_probs.reshape(shape)
         path = log_probs
-        if depth > 1:
+        if self.num_levels > 0:
             path = path + spread(self.path_log_probs.gather(1, level.parents))
-        ranks = torch.arange(num_ranks, device=parents.device).repeat(num_parents)
-        ranks = ranks.expand(num_rounds, -1)
+        depth = self.num_levels + 1
+        depths, ranks, origins = _layout(*shape, num_ranks, depth, self.num_origins, parents.device)
         if level.num_children is None:
             valid = torch.ones_like(parents, dtype=torch.bool)
         else:
             valid = ranks < spread(level.num_children)
             path = path.masked_fill(~valid, -torch.inf)
-        rows = torch.arange(num_parents, device=parents.device) + self.num_origins
-        origins = spread(rows.expand(num_rounds, num_parents))
-        old = DraftTree.empty(num_rounds, parents.device) if depth == 1 else self
-        depths = torch.full_like(parents, depth)
         entropies = None if level.entropies is None else spread(level.entropies)
-        if entropies is not None and old.entropies is not None:
-            entropies = torch.cat((old.entropies, entropies), dim=1)
+        if entropies is not None and self.entropies is not None:
+            entropies = joined(self.entropies, entropies)
         return DraftTree(
-            token_ids=torch.cat((old.token_ids, level.token_ids.reshape(shape)), dim=1),
-            parents=torch.cat((old.parents, parents), dim=1),
-            depths=torch.cat((old.depths, depths), dim=1),
-            log_probs=torch.cat((old.log_probs, log_probs), dim=1),
-            path_log_probs=torch.cat((old.path_log_probs, path), dim=1),
-            ranks=torch.cat((old.ranks, ranks), dim=1),
-            valid=torch.cat((old.valid, valid), dim=1),
-            origins=torch.cat((old.origins, origins), dim=1),
+            token_ids=joined(self.token_ids, level.token_ids.reshape(shape)),
+            parents=joined(self.parents, parents),
+            depths=joined(self.depths, depths),
+            log_probs=joined(self.log_probs, log_probs),
+            path_log_probs=joined(self.path_log_probs, path),
+            ranks=joined(self.ranks, ranks),
+            valid=joined(self.valid, valid),
+            origins=joined(self.origins, origins),
             is_dense=self.is_dense and level.num_children is None,
             num_levels=depth,
             num_origins=self.num_origins + num_parents,
@@ -130,12 +131,35 @@ class Level:
     entropies: Tensor | None = None  # [P, W] nats
 
 
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _layout(
+    num_rounds: int,
+    num_rows: int,
+    num_ranks: int,
+    depth: int,
+    first_origin: int,
+    device: torch.device,
+) -> tuple[Tensor, ...]:
+    """Depths, ranks and origins of one level's rows, each [P, num_rows].
+
+    They depend on the level's size and place alone, and rounds repeat those.
+    """
+    rows = torch.arange(num_rows, device=device)
+    depths = torch.full_like(rows, depth)
+    columns = depths, rows % num_ranks, rows // num_ranks + first_origin
+    return tuple(column.expand(num_rounds, -1) for column in columns)
+
+
 def ancestors(tree: DraftTree) -> Tensor:
     """Which nodes lie on each node's path, itself included: [P, N, N] bool.
 
     Squares the one-step relation, so a tree of depth d takes about log2(d) products.
     """
     num_rounds, num_nodes = tree.parents.shape
+    if tree.is_dense and num_nodes == tree.num_levels:  # a chain
+        ones = torch.ones(num_nodes, num_nodes, dtype=torch.bool, device=tree.parents.device)
+        return ones.tril_().expand(num_rounds, -1, -1)
     reach = torch.zeros(num_rounds, num_nodes, num_nodes + 1, device=tree.parents.device)
     # Column 0 stands for the root and is cut off.
     reach.scatter_(2, (tree.parents + 1).unsqueeze(2), 1.0)
@@ -158,9 +182,13 @@ def likeliest(scores: Tensor, count: int | Tensor) -> Tensor:
         scores: [P, M].
         count: how many to mark, one number or [P].
     """
+    if isinstance(count, int) and scores.shape[1] <= count:
+        return scores > -torch.inf
     order = torch.argsort(scores, dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order)
-    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
-    rank.scatter_(1, order, places)
-    limit = count.unsqueeze(1) if isinstance(count, Tensor) else count
-    return (rank < limit) & (scores > -torch.inf)
+    marked = torch.zeros_like(scores, dtype=torch.bool)
+    if isinstance(count, int):
+        marked.scatter_(1, order[:, :count], True)
+    else:
+        places = torch.arange(scores.shape[1], device=scores.device)
+        marked.scatter_(1, order, places < count.unsqueeze(1))
+    return marked & (scores > -torch.inf)

@@ -84,11 +84,10 @@ def test_a_tree_forward_is_every_path_s(
 
 def test_tree_mask() -> None:
     paths = torch.tensor([[[1, 0], [1, 1]]]).bool()
-    assert tree_mask(paths, 2)[0, 0].int().tolist() == [
-        [1, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0],
-        [1, 1, 1, 1, 1],
-    ]
+    mask = tree_mask(paths, 2, torch.bfloat16)
+    assert mask.dtype == torch.bfloat16
+    low = torch.finfo(torch.bfloat16).min
+    assert mask.tolist() == [[[[0, 0, 0, low, low], [0, 0, 0, 0, low], [0, 0, 0, 0, 0]]]]
 
 
 def test_logits_are_the_output_head_s(target: Target) -> None:

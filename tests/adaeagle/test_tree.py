@@ -91,6 +91,12 @@ def test_ancestors_are_paths(depth: int) -> None:
         assert set(found[row].nonzero().flatten().tolist()) == path
 
 
+def test_siblings_are_no_chain(tree: DraftTree) -> None:
+    """As many nodes as levels, and yet none is above another."""
+    taken = tree.take(torch.tensor([[True, True, *[False] * 5]]), 2)
+    assert ancestors(taken)[0].int().tolist() == [[1, 0], [0, 1]]
+
+
 def test_likeliest_marks_the_best() -> None:
     scores = torch.tensor([[-1.0, -3.0, -0.5, -torch.inf], [-2.0, -1.0, -torch.inf, -torch.inf]])
     assert likeliest(scores, 2).int().tolist() == [[1, 0, 1, 0], [1, 1, 0, 0]]
