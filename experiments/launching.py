@@ -15,11 +15,15 @@ from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import distributed
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from experiments.commands.failure import InputError, argument
+from experiments.commands.failure import argument
 
 T = TypeVar("T")
 LONGEST_WAIT = timedelta(weeks=4)
 """Of a process that is done for those that are not."""
+
+
+class ProcessDied(Exception):
+    """A process was killed from outside, by the system or by somebody."""
 
 
 def make_fabric(device: str, processes: int, num_nodes: int) -> Fabric:
@@ -56,16 +60,20 @@ def _fabric(kind: str, processes: int, num_nodes: int, start_method: Any) -> Fab
     return Fabric(accelerator=kind, devices=processes, num_nodes=num_nodes, strategy=strategy)
 
 
-def launch(fabric: Fabric, work: Callable[..., T], *arguments: Any) -> T:
-    """Runs `work(fabric, *arguments)` in every process; returns what the first one returned.
+def launch(fabric: Fabric, work: Callable[[Fabric], T]) -> T:
+    """Runs `work` in every process; returns what the first one returned.
+
+    Args:
+        fabric: of `make_fabric`.
+        work: can be pickled; a `partial` for what it is to be told.
 
     Raises:
-        InputError: a process was killed.
+        ProcessDied: one of the processes was killed; the others are ended.
     """
     try:
-        found: T = fabric.launch(work, *arguments)
+        found: T = fabric.launch(work)
     except ProcessExitedException as error:
-        raise InputError(f"a process ended before its work was done: {error}") from error
+        raise ProcessDied(f"a process ended before its work was done: {error}") from error
     except BaseException:
         for child in multiprocessing.active_children():  # those that Fabric started
             child.terminate()

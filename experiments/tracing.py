@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from adaeagle.trace.manifest import Manifest, Shard, plan_shards
 from adaeagle.trace.recorder import DEFAULT_ENVELOPE, Recorder
 from experiments.commands.failure import InputError, argument
 from experiments.commands.models import ModelOptions, find_device, load_models
-from experiments.launching import gather, launch, make_fabric
+from experiments.launching import ProcessDied, gather, launch, make_fabric
 from experiments.run import check_prompts, load_prompts
 
 NUM_TOP = 8
@@ -69,10 +70,12 @@ def trace(settings: Settings, *, as_json: bool) -> None:
         console.print(f"{settings.out} is complete, nothing is left to record")
     else:
         try:
-            errors = launch(fabric, _work, settings)
+            errors = launch(fabric, partial(_work, settings=settings))
         except KeyboardInterrupt:
-            console.print(f"interrupted: {_kept(settings)}; the same command goes on from there")
+            console.print(f"interrupted: {_kept(settings)}")
             raise
+        except ProcessDied as died:
+            raise InputError(f"{died}; {_kept(settings)}") from died
         if errors:
             raise InputError("; ".join(errors))
     if fabric.is_global_zero:
@@ -247,7 +250,11 @@ def _kept(settings: Settings) -> str:
     if not (out / "manifest.json").is_file():
         return f"nothing is kept in {out}"
     folder = _open(out)
-    return f"{folder.num_recorded} of {len(folder.manifest.prompt_ids)} prompts are kept in {out}"
+    total = len(folder.manifest.prompt_ids)
+    return (
+        f"{folder.num_recorded} of {total} prompts are kept in {out}; "
+        "the same command goes on from there"
+    )
 
 
 def _summary(out: Path, seconds: float) -> dict[str, Any]:

@@ -11,9 +11,14 @@ from pathlib import Path
 import pytest
 
 from adaeagle.bundled import bundled_folder
+from experiments.cli import main
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text("utf-8"))
+RECORD = ["trace", "--limit", "2", "--max-new-tokens", "12", "--out", "runs/trace"]
+"""What the lines that read a trace expect."""
+
+READERS = ("pandas", "polars", "datasets")
 FENCE = re.compile(r"^```(python|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE_NAME = re.compile(r"# (\S+\.(?:py|toml))\n")
 
@@ -47,13 +52,21 @@ def on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_code_runs(page: str, on_path: Path) -> None:
+def test_code_runs(page: str, on_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(on_path)
     files, code = blocks(page)
     write(files, on_path)
+    if any('"mini"' in text or "runs/trace" in text for text in code):
+        if bundled_folder("mini", "eagle_head") is None:
+            pytest.skip("the bundled model is not in this checkout")
+        if "runs/trace" in "".join(code):
+            assert main(RECORD) == 0
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(on_path / "cache"))
     names: dict[str, object] = {}
     for text in code:
-        if '"mini"' in text and bundled_folder("mini", "eagle_head") is None:
-            pytest.skip("the bundled model is not in this checkout")
+        for reader in READERS:
+            if f"import {reader}" in text or f"from {reader} " in text:
+                pytest.importorskip(reader)
         exec(compile(text, page, "exec"), names)
 
 
