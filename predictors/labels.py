@@ -26,6 +26,7 @@ from adaeagle.trace.trace import Trace
 class Chains:
     """The greedy draft of every position. What lies beyond `num_known` is padding."""
 
+    token_ids: Tensor  # [Q, K] int64
     log_probs: Tensor  # [Q, K] float32, of each token
     entropies: Tensor  # [Q, K] float32 nats, of the law each token was proposed from
     confidences: Tensor  # [Q, K, C] float32, log-probs of that law's best tokens
@@ -87,15 +88,16 @@ def read_chains(trace: Trace, k_max: int, num_confidences: int = 1) -> Chains:
         if (is_known & (node < 0)).any():
             raise ValueError(f"k_max must be <= {depth - 1}, as was recorded, got {k_max}")
         run = node.clamp(min=0)
-        said = envelope.token_ids[run, 0] == positions.expected(rows, depth)
+        token_ids = envelope.token_ids[run, 0]
+        said = token_ids == positions.expected(rows, depth)
         is_accepted = is_accepted & is_known & said
         law = envelope.log_probs[run, :num_confidences]
-        columns.append((law[:, 0], envelope.entropies[run], law, is_accepted))
+        columns.append((token_ids, law[:, 0], envelope.entropies[run], law, is_accepted))
         node = envelope.children[run, 0].masked_fill(node < 0, -1)
-    log_probs, entropies, confidences, accepted = (
+    token_ids, log_probs, entropies, confidences, accepted = (
         torch.stack(column, dim=1) for column in zip(*columns, strict=True)
     )
-    return Chains(log_probs, entropies, confidences, accepted, num_known)
+    return Chains(token_ids, log_probs, entropies, confidences, accepted, num_known)
 
 
 def dp_lengths(trace: Trace, chains: Chains, cost: CostModel) -> Tensor:

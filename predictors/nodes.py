@@ -86,6 +86,7 @@ def read_nodes(trace: Trace, shape: str, num_confidences: int = 0) -> Examples:
         ValueError: the drafts of `shape` were not recorded.
     """
     policy = get_policy(shape)
+    policy.needs_entropy = True
     policy.num_confidences = max(policy.num_confidences, num_confidences)
     policy.reset()
     positions = trace.positions

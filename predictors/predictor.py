@@ -104,6 +104,10 @@ class Predictor(nn.Module, ABC):
             ValueError: the trace lacks what is needed; the message says what.
         """
 
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """Means over a batch of examples that validation tells, beside a loss."""
+        return {}
+
     def moved_to(self, device: torch.device) -> Self:
         """Itself, on a device; asked every round, so where nothing is to be done it is quick."""
         if self._device != device:
@@ -181,11 +185,6 @@ class TrainedPredictor(Predictor):
     @abstractmethod
     def loss(self, batch: Batch) -> Tensor:
         """The mean loss of a batch, a scalar."""
-
-    def metrics(self, batch: Batch) -> dict[str, Tensor]:
-        """Means over a batch that validation tells beside the loss."""
-        return {}
-
 
 class FittedPredictor(Predictor):
     """A model that is fitted to all of its examples at once."""

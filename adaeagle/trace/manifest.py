@@ -9,6 +9,7 @@ from typing import Any
 from adaeagle.bench.provenance import fingerprint
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.drafters.eagle import EagleDrafter
+from adaeagle.identity import ModelIdentity
 from adaeagle.splits import Split
 from adaeagle.target import Target
 
@@ -58,6 +59,18 @@ class Manifest:
     def digest(self) -> str:
         """SHA-256 of the identity; each shard carries it."""
         return hashlib.sha256(json.dumps(self.identity, sort_keys=True).encode()).hexdigest()
+
+    def models(self, feature_size: int) -> ModelIdentity:
+        """What recorded the trace; how large its features are the shards tell."""
+        return ModelIdentity(
+            target=self.target,
+            target_weights=self.target_weights,
+            drafter=self.drafter,
+            drafter_weights=self.drafter_weights,
+            feature_size=feature_size,
+            vocab_size=self.vocab_size,
+            dtype=self.dtype,
+        )
 
     def to_json(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(json.dumps({"format": FORMAT, **asdict(self)}))

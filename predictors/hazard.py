@@ -1,0 +1,169 @@
+"""How far a chain of drafts will be accepted, as a law: a distributional LDLP of our own.
+
+LDLP (AdaEAGLE, https://arxiv.org/abs/2412.18910) tells one length before drafting. This network
+tells, before drafting and again after every drafted token,
+
+    accept   the probability that this token is accepted, given that those before it are
+    ahead    the same of each of the next few tokens, which are not drafted yet
+
+so the law of the accepted length is known at any time, given all that was seen: survival analysis
+in discrete time. What to do with it is for a policy that knows what rounds cost.
+Differs from LDLP: a law instead of a length; it sees the draft's probabilities and tokens as they
+come; the pending token is among its inputs; no threshold and no rounding.
+
+It is small, because it is asked after every draft forward: the context is encoded once a round, a
+token costs two layers of `hidden_size`.
+
+Shapes: B rounds, K tokens of a chain, M tokens looked ahead, S scalars, V vocabulary,
+H hidden size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaeagle.cost import CostModel
+from adaeagle.identity import ModelIdentity
+from adaeagle.trace.trace import Trace
+from predictors.acceptance import check_classes
+from predictors.context_network import ContextLayer, Standardize
+from predictors.labels import read_chains
+from predictors.predictor import Batch, Examples, TrainedPredictor
+from predictors.token_table import TokenTable
+
+LEAST_LOG_PROB, LEAST_PATH_LOG_PROB = -12.0, -20.0
+NUM_SCALARS = 8
+
+
+class Hazard(TrainedPredictor):
+    """A network of acceptance, step by step.
+
+    Args:
+        k_max: tokens of the chains it is trained on.
+        horizon: M, how many tokens it looks ahead.
+        hidden_size: H.
+        dropout: share of inputs that training leaves out.
+    """
+
+    kind = "hazard"
+    needs_embedding = True
+    needs_features = True
+
+    def __init__(
+        self, k_max: int = 16, horizon: int = 6, hidden_size: int = 32, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        for name, value in (("k_max", k_max), ("horizon", horizon), ("hidden_size", hidden_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        self.k_max = k_max
+        self.horizon = horizon
+        self.hidden_size = hidden_size
+        self.dropout = dropout
+
+    def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
+        size = self.hidden_size
+        self.context = ContextLayer(models, size, embedding, use_embedding=False, use_pending=True)
+        self.mix = nn.Linear(size, size)
+        self.scale = Standardize(NUM_SCALARS)
+        self.step = nn.Linear(NUM_SCALARS, size)
+        self.token = TokenTable(models.vocab_size, size, embedding)
+        self.inner = nn.Linear(size, size)
+        self.last = nn.Linear(size, 1 + self.horizon)
+        # How often a round accepts so many tokens: what a fixed chain would emit.
+        self.register_buffer("num_accepted", torch.zeros(self.k_max + 1))
+
+    def examples(self, trace: Trace, cost: CostModel | None) -> Examples:
+        """One a position: its chain, and what became of it."""
+        chains = read_chains(trace, self.k_max)
+        columns = {
+            "draft_token_ids": chains.token_ids,
+            "log_probs": chains.log_probs,
+            "accepted": chains.accepted,
+            "num_known": chains.num_known,
+        }
+        return Examples(torch.arange(len(trace.positions)), columns)
+
+    def measure(self, batch: Batch) -> None:
+        check_classes(batch["accepted"].flatten())
+        self.context.measure(batch)
+        self.scale.measure(chain_scalars(batch["log_probs"]).flatten(0, 1))
+        lengths = batch["accepted"].sum(1)
+        # A text is entered again after what was accepted: easy positions begin fewer rounds.
+        weights = torch.bincount(lengths, minlength=self.k_max + 1) / torch.arange(
+            1, self.k_max + 2
+        ).to(lengths.device)
+        self.get_buffer("num_accepted").copy_(weights / weights.sum())
+
+    def encode(self, batch: Batch) -> Tensor:
+        """What steps need of the context, [B, H]."""
+        context = F.relu(F.dropout(self.context(batch), self.dropout, self.training))
+        mixed: Tensor = self.mix(context)
+        return mixed
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Log-odds after 0 to K drafted tokens: of the last one, and of the M that follow.
+
+        Returns:
+            [B, K + 1, 1 + M]; the first entry of place 0 means nothing.
+        """
+        hidden = self.step(self.scale(chain_scalars(batch["log_probs"])))
+        hidden = hidden + self.encode(batch).unsqueeze(1)
+        said = self.token(batch["draft_token_ids"])
+        said = F.pad(F.dropout(said, self.dropout, self.training), (0, 0, 1, 0))
+        hidden = F.relu(hidden + said)
+        hidden = hidden + F.relu(self.inner(hidden))
+        odds: Tensor = self.last(hidden)
+        return odds
+
+    def loss(self, batch: Batch) -> Tensor:
+        labels, is_known = self.labels(batch)
+        losses = F.binary_cross_entropy_with_logits(self(batch), labels, reduction="none")
+        return (losses * is_known).sum() / is_known.sum()
+
+    def labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What `forward` should say, and where a text tells it: float and bool [B, K + 1, 1 + M].
+
+        A token is judged where all before it are accepted and the text goes on as far.
+        """
+        lengths, known = batch["accepted"].sum(1), batch["num_known"]
+        places = torch.arange(self.k_max + 1, device=lengths.device).unsqueeze(1)
+        token = places + torch.arange(1 + self.horizon, device=lengths.device)  # which of the chain
+        lengths, known = lengths.view(-1, 1, 1), known.view(-1, 1, 1)
+        is_known = (token >= 1) & (token <= known) & (lengths >= token - 1)
+        return (lengths >= token).float(), is_known
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """Brier score of the drafted tokens' acceptance, and of the next, undrafted one's."""
+        labels, is_known = self.labels(batch)
+        errors = (self(batch).sigmoid() - labels).square() * is_known
+        each = errors.sum((0, 1)) / is_known.sum((0, 1)).clamp(min=1)
+        return {"brier": each[0], "brier_ahead": each[1]}
+
+
+def chain_scalars(log_probs: Tensor) -> Tensor:
+    """What is known after 0 to K tokens of chains: log-probs [B, K] → [B, K + 1, S]."""
+    log_probs = F.pad(log_probs.clamp(min=LEAST_LOG_PROB), (1, 0))
+    path = log_probs.cumsum(1).clamp(min=LEAST_PATH_LOG_PROB)
+    before = F.pad(log_probs[:, :-1], (1, 0))
+    depth = torch.arange(log_probs.shape[1], device=log_probs.device).expand_as(log_probs)
+    least = log_probs.cummin(1).values
+    return step_scalars(log_probs, path, before, least, depth.float())
+
+
+def step_scalars(
+    log_probs: Tensor, path: Tensor, before: Tensor, least: Tensor, depth: Tensor
+) -> Tensor:
+    """The inputs of a step, each [...], as [..., S].
+
+    Args:
+        log_probs: of the last drafted token; 0 where there is none.
+        path: of all drafted tokens together.
+        before: of the token before the last.
+        least: of the least likely token.
+        depth: tokens drafted.
+    """
+    columns = (log_probs, log_probs.exp(), path, path.exp(), before, least, depth, depth.sqrt())
+    return torch.stack(columns, dim=-1)

@@ -1,0 +1,132 @@
+"""A trained `Hazard` in NumPy: asked after every draft forward, it must take microseconds.
+
+For one text at a time calls into torch would cost more than the arithmetic.
+Shapes: P rounds, M tokens looked ahead, S scalars, V vocabulary, D feature size, H hidden size.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from predictors.context_network import Standardize
+from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, Hazard
+from predictors.token_table import TokenTable
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+class HazardSteps:
+    """The network's layers as arrays, scales of inputs folded into them.
+
+    Args:
+        predictor: trained.
+    """
+
+    def __init__(self, predictor: Hazard) -> None:
+        context = predictor.context
+        assert context.pending is not None
+        self._feature = _folded(context.scale, context.feature)
+        self._pending = _table(context.pending)
+        self._mix = _layer(predictor.mix)
+        self._step = _folded(predictor.scale, predictor.step)
+        self._token = _table(predictor.token)
+        self._inner = _layer(predictor.inner)
+        self._last = _layer(predictor.last)
+
+    def begin(self, features: Tensor, token_ids: Tensor) -> "HazardRound":
+        """Encodes what is known before rounds: features [P, D] and pending tokens [P].
+
+        Raises:
+            ValueError: features are NaN or infinite.
+        """
+        weight, bias = self._feature
+        hidden = features.float().cpu().numpy() @ weight + bias
+        if not np.isfinite(hidden).all():
+            raise ValueError("features must be finite, got NaN or infinity")
+        hidden = np.maximum(hidden + self._pending[token_ids.cpu().numpy()], 0)
+        weight, bias = self._mix
+        return HazardRound(self, hidden @ weight + bias)
+
+    def odds(self, context: Floats, scalars: Floats, token_ids: Ints | None) -> Floats:
+        """Probabilities [P, 1 + M] after a token, from encodings [P, H] and scalars [P, S]."""
+        weight, bias = self._step
+        hidden = scalars @ weight + bias + context
+        if token_ids is not None:
+            hidden += self._token[token_ids]
+        np.maximum(hidden, 0, out=hidden)
+        weight, bias = self._inner
+        hidden += np.maximum(hidden @ weight + bias, 0)
+        weight, bias = self._last
+        odds = 1 / (1 + np.exp(-(hidden @ weight + bias)))
+        return odds.astype(np.float32, copy=False)
+
+
+class HazardRound:
+    """Rounds of chains side by side, token by token.
+
+    Args:
+        steps: the network.
+        context: [P, H] encoded.
+    """
+
+    def __init__(self, steps: HazardSteps, context: Floats) -> None:
+        self._steps = steps
+        self._context = context
+        size = len(context)
+        self._path, self._before, self._least = (np.zeros(size, np.float32) for _ in range(3))
+        self._depth = 0
+        self.survival: Floats = np.ones(size, np.float32)
+        """[P] the probability that all drafted tokens are accepted."""
+        self.ahead: Floats = self._odds(self._before, None)[:, 1:]
+        """[P, M] of each of the next tokens, given that all before it are."""
+
+    def drafted(self, log_probs: Floats, token_ids: Ints) -> None:
+        """Takes in the next token of each chain, [P] and [P]."""
+        log_probs = np.maximum(log_probs, LEAST_LOG_PROB)
+        self._depth += 1
+        self._path = np.maximum(self._path + log_probs, LEAST_PATH_LOG_PROB)
+        self._least = np.minimum(self._least, log_probs)
+        odds = self._odds(log_probs, token_ids)
+        self._before = log_probs
+        self.survival = self.survival * odds[:, 0]
+        self.ahead = odds[:, 1:]
+
+    def _odds(self, log_probs: Floats, token_ids: Ints | None) -> Floats:
+        depth = np.full_like(log_probs, self._depth)
+        columns = (
+            log_probs,
+            np.exp(log_probs),
+            self._path,
+            np.exp(self._path),
+            self._before,
+            self._least,
+            depth,
+            np.sqrt(depth),
+        )
+        return self._steps.odds(self._context, np.stack(columns, axis=1), token_ids)
+
+
+Layer = tuple[Floats, Floats]
+
+
+def _array(values: Tensor) -> Floats:
+    found: Floats = values.detach().float().cpu().numpy()
+    return found
+
+
+def _layer(layer: nn.Linear) -> Layer:
+    """Weight [in, out] and bias [out]."""
+    return np.ascontiguousarray(_array(layer.weight).T), _array(layer.bias)
+
+
+def _folded(scale: Standardize, layer: nn.Linear) -> Layer:
+    """A layer that takes what `scale` would be given."""
+    weight, bias = _layer(layer)
+    mean, deviation = _array(scale.get_buffer("mean")), _array(scale.get_buffer("deviation"))
+    weight = weight / deviation[:, None]
+    return weight, bias - mean @ weight
+
+
+def _table(table: TokenTable) -> Floats:
+    return _array(table.to_table())
