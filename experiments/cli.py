@@ -19,6 +19,7 @@ from experiments.commands import (
     replay,
     trace,
     train_head,
+    train_predictor,
 )
 from experiments.commands.failure import InputError
 
@@ -46,6 +47,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "profile": (profile.profile, profile.EXAMPLE),
     "policies": (policies.policies, policies.EXAMPLE),
     "train-head": (train_head.train_head, train_head.EXAMPLE),
+    "train-predictor": (train_predictor.train_predictor, train_predictor.EXAMPLE),
 }
 for name, (command, example) in COMMANDS.items():
     app.command(name, epilog=example)(command)
