@@ -19,3 +19,9 @@ def bundled_prompts(name: str) -> Path | None:
     """The JSON Lines file of a bundled prompt set; None where there is none of that name."""
     path = BUNDLED / name / "prompts.jsonl"
     return path if path.is_file() else None
+
+
+def bundled_cost(name: str) -> Path | None:
+    """The cost table of a bundled model, of the machine it was measured on; None: no such model."""
+    path = BUNDLED / name / "cost.json"
+    return path if path.is_file() else None

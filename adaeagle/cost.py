@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.bench.run_folder import write_whole
+from adaeagle.bundled import bundled_cost
 from adaeagle.cost_table import Table
 
 FORMAT, VERSION = "adaeagle cost table", 1
@@ -181,14 +182,14 @@ class CostModel:
 
     @classmethod
     def load(cls, path: Path | str) -> "CostModel":
-        """Reads what `save` wrote.
+        """Reads what `save` wrote, or the bundled table of that name ("mini").
 
         Raises:
             OSError: there is no such file.
             ValueError: it holds no cost table of this version.
         """
         try:
-            return cls.from_json(json.loads(Path(path).read_bytes()))
+            return cls.from_json(json.loads((bundled_cost(str(path)) or Path(path)).read_bytes()))
         except ValueError as error:
             raise ValueError(f"{path} holds no cost table: {error}") from error
 

@@ -1,0 +1,139 @@
+"""Draft on as long as the tokens to be expected are worth their time.
+
+Source: our own, a rule of renewal theory: where a policy earns `rate` tokens a second, a second is
+worth `rate` tokens, and one more draft forward is worth its time while the tokens it is expected to
+add exceed rate x its seconds (and those it adds to verification). SGLang's throughput-aware
+controller (https://github.com/sgl-project/sglang/pull/28045) and CaDDTree (arXiv 2606.01813)
+maximise tokens over cost as well, the former from average acceptance, the latter for tree sizes.
+Here the expectation is a law of this very round: `predictors.hazard` tells before drafting, and
+again after every drafted token, how likely the tokens so far and the next ones are accepted; the
+cost is the machine's own, measured. No threshold and no rounding.
+
+It looks ahead: a token that is not worth its forward alone may lead to some that are. On trees the
+deepest likely path is looked at: a level is drafted on from while its likeliest path, followed by
+best children, is worth a forward of the whole level.
+
+Shapes: P rounds side by side, F frontier nodes, K longest chain, M tokens looked ahead.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from adaeagle.cost import CostModel, RoundShapes
+from adaeagle.identity import Identify
+from adaeagle.policy import Context, StopRule
+from adaeagle.search import Real, SearchSpace
+from adaeagle.tree import DraftTree
+from predictors.hazard import Hazard
+from predictors.hazard_steps import HazardRound, HazardSteps
+from predictors.predictor import load_as
+
+BUCKET = 64
+"""Contexts are priced in steps of so many tokens."""
+
+Seconds = npt.NDArray[np.float64]
+
+
+class CostAware(StopRule):
+    """Goes on while the tokens to be expected from going on are worth their seconds.
+
+    Args:
+        predictor: a `hazard` predictor: its folder, a bundled one, or itself.
+        cost: the machine's cost table: a file, or itself.
+        rate: tokens that a second is worth; None: what the best fixed chain would make, by the
+            predictor's own record of accepted lengths and the cost table.
+        patience: a factor on the worth of time: below 1 it drafts longer than it pays by `rate`.
+    """
+
+    search_space: ClassVar[SearchSpace] = {"patience": Real(0.5, 1.5)}
+
+    def __init__(
+        self,
+        predictor: str | Path | Hazard = "mini/hazard",
+        cost: str | Path | CostModel = "mini",
+        rate: float | None = None,
+        patience: float = 0.9,
+    ) -> None:
+        if rate is not None and not rate > 0:
+            raise ValueError(f"rate must be > 0, got {rate}")
+        if not patience > 0:
+            raise ValueError(f"patience must be > 0, got {patience}")
+        self.predictor = load_as(Hazard, predictor)
+        self.cost = cost if isinstance(cost, CostModel) else CostModel.load(cost)
+        self.patience = patience
+        self._steps = HazardSteps(self.predictor)
+        self._known: dict[int, Seconds] = {}  # by bucket of contexts
+        self.rate = rate or self._best_fixed_rate()
+        self._round: HazardRound | None = None
+        self._prices = np.zeros((1, self.predictor.k_max + 1))
+
+    def check(self, identify: Identify) -> None:
+        self.predictor.check(identify())
+
+    def begin(self, context: Context) -> Tensor:
+        if context.features is None:
+            raise ValueError("cost_aware needs the target's features, got none")
+        self.predictor.check_feature_size(context.features.shape[1])
+        self._round = self._steps.begin(context.features, context.token_ids)
+        self._prices = self._prices_at((context.num_tokens - 1).tolist())
+        return torch.from_numpy(self._is_worth(0))
+
+    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        assert self._round is not None
+        scores = tree.path_log_probs.gather(1, frontier)
+        best = frontier.gather(1, scores.argmax(1, keepdim=True))  # [P, 1]
+        self._round.drafted(
+            tree.log_probs.gather(1, best)[:, 0].cpu().numpy(),
+            tree.token_ids.gather(1, best)[:, 0].cpu().numpy(),
+        )
+        is_worth = torch.from_numpy(self._is_worth(tree.num_levels))
+        return is_worth.to(frontier.device).unsqueeze(1).expand_as(frontier)
+
+    def _is_worth(self, depth: int) -> npt.NDArray[np.bool_]:
+        """[P] whether some number of further draft forwards is worth its time."""
+        now = self._round
+        assert now is not None
+        num_left = self.predictor.k_max - depth
+        if num_left <= 0:
+            return np.zeros(len(now.survival), dtype=np.bool_)
+        ahead = now.ahead
+        if num_left > ahead.shape[1]:  # beyond the horizon it goes on as at its end
+            more = num_left - ahead.shape[1]
+            ahead = np.concatenate((ahead, np.repeat(ahead[:, -1:], more, axis=1)), axis=1)
+        tokens = ahead[:, :num_left].cumprod(axis=1).cumsum(axis=1) * now.survival[:, None]
+        seconds = self._prices[:, depth + 1 :] - self._prices[:, depth : depth + 1]
+        return np.asarray((tokens > self.rate * self.patience * seconds).any(axis=1))
+
+    def _prices_at(self, contexts: list[int]) -> Seconds:
+        """Seconds of rounds that draft 0 to K tokens, [P, K + 1]."""
+        rows = []
+        for context in contexts:
+            bucket = context // BUCKET
+            if bucket not in self._known:
+                self._known[bucket] = self._price(bucket * BUCKET + BUCKET // 2)
+            rows.append(self._known[bucket])
+        return np.stack(rows)
+
+    def _price(self, context: int) -> Seconds:
+        lengths = torch.arange(self.predictor.k_max + 1)
+        widths = (torch.arange(self.predictor.k_max) < lengths.unsqueeze(1)).long()
+        shapes = RoundShapes(
+            contexts=torch.full_like(lengths, context),
+            widths=widths,
+            nodes=lengths,
+            is_tree=torch.zeros_like(lengths, dtype=torch.bool),
+        )
+        seconds: Seconds = self.cost.round_seconds(shapes).numpy()
+        return seconds
+
+    def _best_fixed_rate(self) -> float:
+        """Tokens a second of the best chain of one length, where texts are as in training."""
+        shares = self.predictor.get_buffer("num_accepted").double().numpy()
+        at_least = shares[::-1].cumsum()[::-1][1:]  # [K] that so many are accepted, or more
+        emitted = 1 + np.concatenate(([0.0], at_least.cumsum()))
+        return float((emitted / self._prices_at([2 * BUCKET])[0]).max())
