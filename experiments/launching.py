@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import torch
 from lightning.fabric import Fabric
 from lightning.fabric.strategies.ddp import DDPStrategy
 from torch import distributed
@@ -30,34 +31,43 @@ def make_fabric(device: str, processes: int, num_nodes: int) -> Fabric:
     """What starts `processes` processes on each of `num_nodes` machines, or finds them started.
 
     Args:
-        device: of all; with several processes its kind alone, since each takes one of its own.
+        device: of all; with several processes its kind alone, see `own_device`.
         processes: on each machine.
         num_nodes: machines.
 
     Raises:
-        InputError: there are not so many devices, or the launcher started another number.
+        InputError: the launcher started another number.
     """
     for name in ("lightning.fabric", "lightning.pytorch"):  # greetings of each process
         logging.getLogger(name).setLevel(logging.WARNING)
-    kind, _, index = device.partition(":")
-    given = f"{processes} x {num_nodes} on {device}"
-    with argument("--processes and --num-nodes", given):
-        fabric = _fabric(kind, processes, num_nodes, "popen")
+    with argument("--processes and --num-nodes", f"{processes} x {num_nodes}"):
+        fabric = _fabric(processes, num_nodes, "popen")
         environment = getattr(fabric.strategy, "cluster_environment", None)
         is_launched = environment is not None and environment.creates_processes_externally
         if processes == num_nodes == 1 and not is_launched:
-            return Fabric(accelerator="cpu")  # starts nothing, touches no device
-        if index:
-            raise ValueError(f"--device must be {kind} for several processes, got {device!r}")
-        return fabric if is_launched else _fabric(kind, processes, num_nodes, "spawn")
+            return Fabric(accelerator="cpu", devices=1)
+        if ":" in device:
+            raise ValueError(f"--device must be without a number, got {device!r}")
+        if environment is None or not is_launched:
+            return _fabric(processes, num_nodes, "spawn")
+        environment.validate_settings(num_devices=processes, num_nodes=num_nodes)
+        return fabric
 
 
-def _fabric(kind: str, processes: int, num_nodes: int, start_method: Any) -> Fabric:
-    # Nothing but a few objects is exchanged: gloo is enough on any device.
+def _fabric(processes: int, num_nodes: int, start_method: Any) -> Fabric:
+    # The processes exchange nothing but a few objects, which are on the CPU wherever models are.
     strategy = DDPStrategy(
         start_method=start_method, process_group_backend="gloo", timeout=LONGEST_WAIT
     )
-    return Fabric(accelerator=kind, devices=processes, num_nodes=num_nodes, strategy=strategy)
+    return Fabric(accelerator="cpu", devices=processes, num_nodes=num_nodes, strategy=strategy)
+
+
+def own_device(fabric: Fabric, device: str) -> str:
+    """The device of this process: where there are several of the kind, they are taken in turn."""
+    if fabric.world_size == 1 or device != "cuda":
+        return device
+    # A launcher may show each process its own device alone.
+    return f"cuda:{fabric.local_rank % torch.cuda.device_count()}"
 
 
 def launch(fabric: Fabric, work: Callable[[Fabric], T]) -> T:

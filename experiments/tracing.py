@@ -26,7 +26,7 @@ from adaeagle.trace.manifest import Manifest, Shard, plan_shards
 from adaeagle.trace.recorder import DEFAULT_ENVELOPE, Recorder
 from experiments.commands.failure import InputError, argument
 from experiments.commands.models import ModelOptions, find_device, load_models
-from experiments.launching import ProcessDied, gather, launch, make_fabric
+from experiments.launching import ProcessDied, gather, launch, make_fabric, own_device
 from experiments.run import check_prompts, load_prompts
 
 NUM_TOP = 8
@@ -124,10 +124,10 @@ class Job:
     manifest: Manifest
 
     @classmethod
-    def load(cls, settings: Settings, device: str | None) -> "Job":
-        """Loads the models, on a device of this process's own where one is given."""
+    def load(cls, settings: Settings, device: str) -> "Job":
+        """Loads the models, on the device of this process."""
         plan = Plan.of(settings)
-        options = settings.models if device is None else replace(settings.models, device=device)
+        options = replace(settings.models, device=device)
         models = load_models(options, needs_drafter=True, is_greedy=True)
         assert models.drafter is not None
         check_prompts(models.target, plan.prompts, settings.prompts)
@@ -188,7 +188,8 @@ def _work(fabric: Fabric, settings: Settings) -> list[str]:
     """One process's part of the work; returns what went wrong in any of them."""
     error, todo = "", list[int]()
     try:
-        job = Job.load(settings, str(fabric.device) if fabric.world_size > 1 else None)
+        device = own_device(fabric, find_device(settings.models.device))
+        job = Job.load(settings, device)
         if fabric.is_global_zero:
             folder = job.folder(settings.out)
             folder.discard_leftovers()
