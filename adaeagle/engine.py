@@ -311,6 +311,8 @@ class _Decoding:
         if not (self.sampling.is_greedy or self.sampling.is_coupled):
             return self._accept_sampled(drafted, logits)
         said = self._said(logits, tree, drafted.noise)
+        if len(tree) == 0:
+            return _Verdict([], None, said[0].tolist())
         accepted = verify.greedy(tree, paths, said)
         # The round's one host sync where shapes are fixed.
         host = torch.cat((accepted.long(), said), dim=1)[0].tolist()
