@@ -18,7 +18,7 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from predictors.context_network import context_batch
+from predictors.context_network import live_batch
 from predictors.ldlp import LengthPredictor
 from predictors.predictor import finite, load_as
 
@@ -45,10 +45,9 @@ class LDLP(StopRule):
 
     @torch.no_grad()
     def begin(self, context: Context) -> Tensor:
-        batch = context_batch(context)
-        predictor = self.predictor.moved_to(batch["features"].device)
-        lengths = finite(predictor.lengths(batch), "lengths, and features that they come from,")
-        self._lengths = (lengths + self.offset).round().long().clamp(0, predictor.k_max)
+        lengths = self.predictor.lengths(live_batch(self.predictor, context))
+        lengths = finite(lengths, "lengths, and features that they come from,")
+        self._lengths = (lengths + self.offset).round().long().clamp(0, self.predictor.k_max)
         return self._lengths > 0
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:

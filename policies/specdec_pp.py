@@ -23,7 +23,7 @@ from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.path_scores import PathScores
 from predictors.acceptance import AcceptancePredictor
-from predictors.context_network import context_batch
+from predictors.context_network import live_batch
 from predictors.nodes import Nodes
 from predictors.predictor import load_as
 
@@ -59,9 +59,7 @@ class SpecDecPP(StopRule):
     @torch.no_grad()
     def begin(self, context: Context) -> None:
         self._paths.clear()
-        self.predictor.moved_to(context.token_ids.device)
-        if self.predictor.needs_features:
-            self._encoded = self.predictor.encode(context_batch(context))
+        self._encoded = self.predictor.encode(live_batch(self.predictor, context))
 
     @torch.no_grad()
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:

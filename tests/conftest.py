@@ -23,7 +23,10 @@ from transformers import (
 from adaeagle import EagleDrafter, ModelDrafter, Target
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
+from adaeagle.identity import ModelIdentity
+from adaeagle.registry import PREDICTORS, build
 from experiments.mini.tokenizer import train_tokenizer
+from predictors.predictor import About, Predictor
 
 NEAR_TIE = 1e-4
 """Forwards of different width round differently: below this gap either token is right."""
@@ -198,6 +201,23 @@ def make_pair() -> MakePair:
 
     def make(kind: str, family: str = "llama", attention: str = "sdpa") -> tuple[Target, Drafter]:
         return model_pair(family, attention) if kind == "model" else eagle_pair(family, attention)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def random_predictor() -> Callable[..., Predictor]:
+    """A predictor whose weights are random: (spec, models, seed); its answers differ much."""
+
+    def make(spec: str, models: ModelIdentity, seed: int = 0) -> Predictor:
+        predictor: Predictor = build(spec, PREDICTORS)
+        torch.manual_seed(seed)
+        embedding = torch.randn(models.vocab_size, models.feature_size)
+        predictor.prepare(About(models), embedding if predictor.needs_embedding else None)
+        with torch.no_grad():
+            for name, weight in predictor.named_parameters():
+                weight.mul_(3.0 if name.endswith("weight") else 1.0)
+        return predictor.eval()
 
     return make
 

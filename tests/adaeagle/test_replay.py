@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from importlib.metadata import entry_points
+from inspect import signature
 
 import pytest
 import torch
@@ -196,7 +197,13 @@ def test_texts_that_end_at_a_stop_token(
 
 
 def test_every_registered_policy_is_replayed() -> None:
-    ours = {e.name for e in entry_points(group=POLICY_GROUP) if e.value.startswith("policies.")}
+    """Those that hold a predictor are tried in `tests/policies/test_predicting.py`."""
+    ours = {
+        entry.name
+        for entry in entry_points(group=POLICY_GROUP)
+        if entry.value.startswith("policies.")
+        and "predictor" not in signature(entry.load()).parameters
+    }
     tried = " ".join([*RECORDED, *DRAFTED])
     assert {name for name in ours if name not in tried} == set()
 
