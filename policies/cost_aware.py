@@ -70,7 +70,9 @@ class CostAware(StopRule):
         self._known: dict[int, Seconds] = {}  # by bucket of contexts
         self.rate = rate or self._best_fixed_rate()
         self._round: HazardRound | None = None
+        # [P, K + 1] what rounds of each length must emit to be worth their time.
         self._prices = np.zeros((1, self.predictor.k_max + 1))
+        self._places = np.minimum(np.arange(self.predictor.k_max), self.predictor.horizon - 1)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
@@ -80,13 +82,16 @@ class CostAware(StopRule):
             raise ValueError("cost_aware needs the target's features, got none")
         self.predictor.check_feature_size(context.features.shape[1])
         self._round = self._steps.begin(context.features, context.token_ids)
-        self._prices = self._prices_at((context.num_tokens - 1).tolist())
+        seconds = self._prices_at((context.num_tokens - 1).tolist())
+        self._prices = seconds * (self.rate * self.patience)
         return torch.from_numpy(self._is_worth(0))
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         assert self._round is not None
-        scores = tree.path_log_probs.gather(1, frontier)
-        best = frontier.gather(1, scores.argmax(1, keepdim=True))  # [P, 1]
+        best = frontier
+        if frontier.shape[1] > 1:
+            scores = tree.path_log_probs.gather(1, frontier)
+            best = frontier.gather(1, scores.argmax(1, keepdim=True))
         self._round.drafted(
             tree.log_probs.gather(1, best)[:, 0].cpu().numpy(),
             tree.token_ids.gather(1, best)[:, 0].cpu().numpy(),
@@ -101,13 +106,13 @@ class CostAware(StopRule):
         num_left = self.predictor.k_max - depth
         if num_left <= 0:
             return np.zeros(len(now.survival), dtype=np.bool_)
-        ahead = now.ahead
-        if num_left > ahead.shape[1]:  # beyond the horizon it goes on as at its end
-            more = num_left - ahead.shape[1]
-            ahead = np.concatenate((ahead, np.repeat(ahead[:, -1:], more, axis=1)), axis=1)
-        tokens = ahead[:, :num_left].cumprod(axis=1).cumsum(axis=1) * now.survival[:, None]
-        seconds = self._prices[:, depth + 1 :] - self._prices[:, depth : depth + 1]
-        return np.asarray((tokens > self.rate * self.patience * seconds).any(axis=1))
+        # Beyond the horizon it goes on as at its end.
+        ahead = now.ahead[:, self._places[:num_left]]
+        ahead[:, 0] *= now.survival
+        tokens = np.add.accumulate(np.multiply.accumulate(ahead, axis=1), axis=1)
+        worth = self._prices[:, depth + 1 :] - self._prices[:, depth : depth + 1]
+        is_worth: npt.NDArray[np.bool_] = (tokens > worth).max(axis=1)
+        return is_worth
 
     def _prices_at(self, contexts: list[int]) -> Seconds:
         """Seconds of rounds that draft 0 to K tokens, [P, K + 1]."""

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from adaeagle.cost import CostModel
 from adaeagle.identity import ModelIdentity
+from adaeagle.replay import walk
 from adaeagle.trace.trace import Trace
 from predictors.acceptance import check_classes
 from predictors.context_network import ContextLayer, Standardize
@@ -83,6 +84,7 @@ class Hazard(TrainedPredictor):
             "log_probs": chains.log_probs,
             "accepted": chains.accepted,
             "num_known": chains.num_known,
+            "is_entered": _entered(trace, chains.lengths),
         }
         return Examples(torch.arange(len(trace.positions)), columns)
 
@@ -90,12 +92,9 @@ class Hazard(TrainedPredictor):
         check_classes(batch["accepted"].flatten())
         self.context.measure(batch)
         self.scale.measure(chain_scalars(batch["log_probs"]).flatten(0, 1))
-        lengths = batch["accepted"].sum(1)
-        # A text is entered again after what was accepted: easy positions begin fewer rounds.
-        weights = torch.bincount(lengths, minlength=self.k_max + 1) / torch.arange(
-            1, self.k_max + 2
-        ).to(lengths.device)
-        self.get_buffer("num_accepted").copy_(weights / weights.sum())
+        lengths = batch["accepted"].sum(1)[batch["is_entered"]]
+        counts = torch.bincount(lengths, minlength=self.k_max + 1).float()
+        self.get_buffer("num_accepted").copy_(counts / counts.sum().clamp(min=1))
 
     def encode(self, batch: Batch) -> Tensor:
         """What steps need of the context, [B, H]."""
@@ -141,6 +140,16 @@ class Hazard(TrainedPredictor):
         errors = (self(batch).sigmoid() - labels).square() * is_known
         each = errors.sum((0, 1)) / is_known.sum((0, 1)).clamp(min=1)
         return {"brier": each[0], "brier_ahead": each[1]}
+
+
+def _entered(trace: Trace, lengths: Tensor) -> Tensor:
+    """Where rounds begin that draft just what is accepted, [Q] bool: a fixed chain's do alike."""
+    positions = trace.positions
+    after = torch.arange(len(positions)) + lengths + 1
+    ends = positions.starts[1:][positions.text_of]
+    found = torch.zeros(len(positions), dtype=torch.bool)
+    found[walk(torch.where(after < ends, after, len(positions)), positions)] = True
+    return found
 
 
 def chain_scalars(log_probs: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from predictors.context_network import Standardize
-from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, Hazard
+from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, NUM_SCALARS, Hazard
 from predictors.token_table import TokenTable
 
 Floats = npt.NDArray[np.float32]
@@ -48,18 +48,37 @@ class HazardSteps:
         weight, bias = self._mix
         return HazardRound(self, hidden @ weight + bias)
 
-    def odds(self, context: Floats, scalars: Floats, token_ids: Ints | None) -> Floats:
-        """Probabilities [P, 1 + M] after a token, from encodings [P, H] and scalars [P, S]."""
+    def odds(self, context: Floats, scalars: Floats, said: Floats | None) -> Floats:
+        """Probabilities [P, 1 + M] after a token.
+
+        Args:
+            context: [P, H] encodings.
+            scalars: [P, S].
+            said: [P, H] of the tokens, see `tokens`; None: nothing is drafted yet.
+        """
         weight, bias = self._step
-        hidden = scalars @ weight + bias + context
-        if token_ids is not None:
-            hidden += self._token[token_ids]
+        hidden = scalars @ weight
+        hidden += bias
+        hidden += context
+        if said is not None:
+            hidden += said
         np.maximum(hidden, 0, out=hidden)
         weight, bias = self._inner
-        hidden += np.maximum(hidden @ weight + bias, 0)
+        more = hidden @ weight
+        more += bias
+        hidden += np.maximum(more, 0, out=more)
         weight, bias = self._last
-        odds = 1 / (1 + np.exp(-(hidden @ weight + bias)))
-        return odds.astype(np.float32, copy=False)
+        odds = hidden @ weight
+        odds += bias
+        np.negative(odds, out=odds)
+        np.exp(odds, out=odds)
+        odds += 1
+        found: Floats = np.reciprocal(odds, out=odds)
+        return found
+
+    def tokens(self, token_ids: Ints) -> Floats:
+        """What the network makes of tokens [P]: [P, H]."""
+        return self._token[token_ids]
 
 
 class HazardRound:
@@ -87,24 +106,22 @@ class HazardRound:
         self._depth += 1
         self._path = np.maximum(self._path + log_probs, LEAST_PATH_LOG_PROB)
         self._least = np.minimum(self._least, log_probs)
-        odds = self._odds(log_probs, token_ids)
+        odds = self._odds(log_probs, self._steps.tokens(token_ids))
         self._before = log_probs
         self.survival = self.survival * odds[:, 0]
         self.ahead = odds[:, 1:]
 
-    def _odds(self, log_probs: Floats, token_ids: Ints | None) -> Floats:
-        depth = np.full_like(log_probs, self._depth)
-        columns = (
-            log_probs,
-            np.exp(log_probs),
-            self._path,
-            np.exp(self._path),
-            self._before,
-            self._least,
-            depth,
-            np.sqrt(depth),
-        )
-        return self._steps.odds(self._context, np.stack(columns, axis=1), token_ids)
+    def _odds(self, log_probs: Floats, said: Floats | None) -> Floats:
+        scalars = np.empty((len(log_probs), NUM_SCALARS), np.float32)
+        scalars[:, 0] = log_probs
+        np.exp(log_probs, out=scalars[:, 1])
+        scalars[:, 2] = self._path
+        np.exp(self._path, out=scalars[:, 3])
+        scalars[:, 4] = self._before
+        scalars[:, 5] = self._least
+        scalars[:, 6] = self._depth
+        scalars[:, 7] = self._depth**0.5
+        return self._steps.odds(self._context, scalars, said)
 
 
 Layer = tuple[Floats, Floats]
