@@ -19,6 +19,7 @@ from adaeagle.trace.recorder import Recorder
 from experiments.cli import main
 
 OUT = Path("runs/trace")
+WHOLE = pytest.StashKey[dict[str, bytes]]()
 ENVELOPE = ("--envelope", "chain(length=3)", "eagle2(depth=2, width=2, nodes=4)")
 
 
@@ -44,7 +45,18 @@ def trace(run: Any, arguments: list[str]) -> Callable[..., Any]:
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(path)): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+    """Without the manifest, which names the prompts' file and the machine."""
+    files = (file for file in path.rglob("*") if file.is_file() and file.name != "manifest.json")
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+
+
+@pytest.fixture
+def whole(trace: Callable[..., Any], request: pytest.FixtureRequest) -> dict[str, bytes]:
+    """What an uninterrupted recording leaves behind; recorded once for all tests."""
+    if WHOLE not in request.config.stash:
+        assert trace("--out", "whole").code == 0
+        request.config.stash[WHOLE] = contents(Path("whole"))
+    return request.config.stash[WHOLE]
 
 
 def last_line(found: Any) -> Any:
@@ -125,9 +137,8 @@ def test_a_complete_trace_says_so_at_once(
 
 
 def test_ctrl_c_keeps_finished_shards_and_the_same_command_goes_on(
-    trace: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    trace: Callable[..., Any], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace("--out", "whole")
     with monkeypatch.context() as patched:
         die_at(patched, 2, KeyboardInterrupt())
         found = trace()
@@ -137,7 +148,7 @@ def test_ctrl_c_keeps_finished_shards_and_the_same_command_goes_on(
     assert [text.prompt_id for text in load_texts(OUT)] == ["1", "2", "2"]
     kept = {name: (OUT / name).stat().st_mtime_ns for name in contents(OUT)}
     assert last_line(trace())["complete"]
-    assert contents(OUT) == contents(Path("whole"))
+    assert contents(OUT) == whole
     assert all((OUT / name).stat().st_mtime_ns == written for name, written in kept.items())
 
 
@@ -163,9 +174,8 @@ def assert_one_line(found: Any, *fragments: str) -> None:
 
 
 def test_a_full_disk_keeps_finished_shards(
-    trace: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    trace: Callable[..., Any], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace("--out", "whole")
     calls = iter(range(100))
 
     def fill_up(path: Path, content: bytes) -> None:
@@ -179,7 +189,7 @@ def test_a_full_disk_keeps_finished_shards(
     assert_one_line(found, "--out", "room", "No space left", "1 of 4 prompts are kept")
     assert [text.prompt_id for text in load_texts(OUT)] == ["1"]
     assert last_line(trace())["complete"]
-    assert contents(OUT) == contents(Path("whole"))
+    assert contents(OUT) == whole
 
 
 def test_another_recording_is_refused(trace: Callable[..., Any]) -> None:
@@ -267,13 +277,12 @@ forks = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
 @needs_fork
 @forks
-def test_two_processes_share_the_work(trace: Callable[..., Any], arguments: list[str]) -> None:
-    trace("--out", "whole")
+def test_two_processes_share_the_work(arguments: list[str], whole: dict[str, bytes]) -> None:
     (code, out, _), other = run_both(arguments)
     assert (code, other[:2]) == (0, (0, ""))
     line = json.loads(out.splitlines()[-1])
     assert (line["num_texts"], line["complete"]) == (5, True)
-    assert contents(OUT) == contents(Path("whole"))
+    assert contents(OUT) == whole
 
 
 @needs_fork
@@ -301,9 +310,8 @@ def test_each_process_records_its_share(
 @needs_fork
 @forks
 def test_what_fails_in_one_process_is_told_and_the_other_ends_its_work(
-    trace: Callable[..., Any], arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace("--out", "whole")
     add = TraceFolder.add
 
     def fail(folder: TraceFolder, number: int, texts: Any) -> None:
@@ -318,4 +326,4 @@ def test_what_fails_in_one_process_is_told_and_the_other_ends_its_work(
             assert "No space left on device; 2 of 4 prompts are kept" in err
     assert TraceFolder.open(OUT).missing == [1, 3]
     assert [code for code, _, _ in run_both(arguments)] == [0, 0]
-    assert contents(OUT) == contents(Path("whole"))
+    assert contents(OUT) == whole

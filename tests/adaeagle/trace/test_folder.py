@@ -6,14 +6,17 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from adaeagle.prompts import Prompt
 from adaeagle.splits import Split
 from adaeagle.trace import storage
 from adaeagle.trace.folder import TraceFolder, load_texts
 from adaeagle.trace.manifest import Manifest
+from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
 
 Collect = Callable[..., TraceFolder]
@@ -44,6 +47,27 @@ def test_texts_come_back_in_the_order_of_their_prompts(
     expected = [text for prompt_id in folder.manifest.prompt_ids for text in answers(prompt_id)]
     for one, other in zip(texts, expected, strict=True):
         assert_same_text(one, other)
+
+
+@pytest.mark.parametrize("kind", ["eagle", "model"])
+def test_what_a_recorder_gives_comes_back(
+    tmp_path: Path,
+    manifest: Manifest,
+    make_pair: Callable[..., Any],
+    assert_same_text: Callable[..., None],
+    kind: str,
+) -> None:
+    policies = ["chain(length=3)", "eagle2(depth=2, width=12)"]
+    target, drafter = make_pair(kind)
+    recorder = Recorder(target, drafter, policies, max_new_tokens=6)
+    texts = [
+        text for name in ("a", "c") for text in recorder.record(Prompt(name, token_ids=(3, 4, 5)))
+    ]
+    TraceFolder.create(tmp_path, manifest).add(0, texts)
+    for one, other in zip(load_texts(tmp_path), texts, strict=True):
+        assert_same_text(one, other)
+        assert one.envelope.num_ranks == 12
+        assert one.envelope.is_ragged == other.envelope.is_ragged
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
