@@ -29,6 +29,9 @@ from predictors.predictor import About, FittedPredictor, Predictor, TrainedPredi
 from predictors.predictor_training import PredictorTraining
 from predictors.trace_data import TraceExamples, read_examples, split_texts, trace_data
 
+ALL = "all"
+"""Of a trace whose prompts are all for training."""
+
 MEASURED = 8192
 """Examples that scales of inputs are learned from."""
 
@@ -39,7 +42,9 @@ class TrainPredictorSettings:
 
     Args:
         kind: spec of a registered predictor, e.g. "ldlp(labels='dp')".
-        trace: folder of a complete trace; its prompts for tuning are used, no others.
+        trace: folder of a complete trace.
+        split: tune: its prompts for tuning are used, no others; all: every prompt, of a trace that
+            nothing is ever tested on.
         out: folder of everything this writes; it is the predictor's in the end.
         cost: file of a cost table, for labels that depend on what rounds cost; None: `cost.json` in
             the trace's folder, if there is one.
@@ -65,6 +70,7 @@ class TrainPredictorSettings:
     kind: str
     trace: Path
     out: Path
+    split: str = TUNE
     cost: Path | None = None
     target: str | None = None
     validation_share: float = 0.2
@@ -87,6 +93,8 @@ class TrainPredictorSettings:
         for name in ("max_steps", "batch_size", "patience", "checkpoint_every", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.split not in (TUNE, ALL):
+            raise ValueError(f"split must be {TUNE} or {ALL}, got {self.split!r}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
         if not self.weight_decay >= 0:
@@ -118,11 +126,12 @@ def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
     predictor = make_predictor(settings.kind)
     folder = TraceFolder.open(settings.trace)
     cost = _cost(settings) if predictor.needs_cost else None
-    texts, held = split_texts(folder, settings.validation_share)
+    split = None if settings.split == ALL else TUNE
+    texts, held = split_texts(folder, settings.validation_share, split)
     models = folder.manifest.models(texts[0].features.shape[1])
     embedding = _embedding(settings, models) if predictor.needs_embedding else None
     L.seed_everything(settings.seed, verbose=False)
-    predictor.prepare(About(models, folder.manifest.digest, TUNE), embedding)
+    predictor.prepare(About(models, folder.manifest.digest, settings.split), embedding)
     training, validation = (
         read_examples(part, models.vocab_size, predictor, cost) for part in (texts, held)
     )
@@ -193,7 +202,8 @@ def _embedding(settings: TrainPredictorSettings, models: ModelIdentity) -> Tenso
         target = Target.from_pretrained(name, dtype=models.dtype)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"target must be the trace's, whose embedding {settings.kind} reads, got {name}: {error}"
+            f"target must be the trace's, whose embedding {settings.kind} reads, "
+            f"got {name}: {error}"
         ) from error
     weights = provenance.fingerprint(target.model)
     if weights != models.target_weights:

@@ -1,7 +1,8 @@
 """A trace as training data: examples with the context of their positions, split by prompt.
 
 Training and validation prompts both lie inside the split for tuning; the test's shards are not even
-opened. Features stay in the trace's files, which are mapped: a batch reads the rows it needs.
+opened, unless all of a trace is declared to be for training. Features stay in the trace's files,
+which are mapped: a batch reads the rows it needs.
 
 Shapes: T texts, Q positions of all texts, M examples, B of them in a batch, D feature size.
 """
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from adaeagle.cost import CostModel
-from adaeagle.splits import TUNE
+from adaeagle.splits import TUNE, Split
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
@@ -112,11 +113,16 @@ def read_examples(
 
 
 def split_texts(
-    folder: TraceFolder, validation_share: float
+    folder: TraceFolder, validation_share: float, split: Split | None = TUNE
 ) -> tuple[list[RecordedText], list[RecordedText]]:
     """Texts for training and for validation: of the prompts for tuning alone.
 
     A share of them, chosen by the hash of their ids, is for validation.
+
+    Args:
+        folder: a complete trace.
+        validation_share: in (0, 1).
+        split: None: all prompts, of a trace that nothing is ever tested on.
 
     Raises:
         ValueError: there are fewer than two prompts, or the share is out of its range.
@@ -127,7 +133,7 @@ def split_texts(
         raise ValueError(
             f"the trace must be complete, {folder.path} lacks {len(folder.missing)} shards"
         )
-    texts = [text for text in folder.texts(split=TUNE) if text.num_positions > 0]
+    texts = [text for text in folder.texts(split=split) if text.num_positions > 0]
     ranked = sorted({text.prompt_id for text in texts}, key=_hash)
     if len(ranked) < 2:
         raise ValueError(

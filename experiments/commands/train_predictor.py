@@ -51,6 +51,14 @@ def train_predictor(
             rich_help_panel=TRAINING,
         ),
     ] = "ldlp",
+    split: Annotated[
+        str,
+        _option(
+            "tune: the trace's prompts for tuning alone; all: every prompt of a trace that nothing "
+            "is ever tested on.",
+            options.TEXT,
+        ),
+    ] = "tune",
     cost: Annotated[
         Path | None,
         _option(
