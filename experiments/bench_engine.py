@@ -11,8 +11,9 @@ seconds between one target forward and the next, from the second on: both sides 
 verify equally many tokens, so it says what (b) is at equal accepted lengths. The whole texts do
 not: the assistant of `transformers` 5.23 drafts from a cache that differs from a fresh run's in
 many rounds, so it may propose, and have accepted, other tokens than ours. Both sides' tokens a
-round stand beside the ratios. (d) and (e) pool the full-depth rounds of several texts, the first
-of each left out, since its draft model reads the prompt.
+target forward stand beside the ratios; ours count the prompt's forward, which drafts nothing,
+where theirs draft before it. (d) and (e) pool the full-depth rounds of several texts, the first of
+each left out, since its draft model reads the prompt.
 Expected: (a) at least 1.0; (b) at least 1.3 at equal accepted lengths; (d) at most 15 % on 16
 layers; (e) flat in context, at most linear in nodes.
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -73,19 +72,28 @@ def test_too_few_tokens_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--tokens must be >= 19, got 18" in capsys.readouterr().err
 
 
-def test_a_pair_says_how_many_times_faster_the_first_is(models: Models) -> None:
-    def make(pause: float, num_tokens: int = 5) -> list[int]:
-        for _ in range(num_tokens):
-            time.sleep(pause)
-            models.target.model.base_model(torch.tensor([[1]]))
-        return [1] * num_tokens
+def test_a_pair_says_how_many_times_faster_the_first_is(
+    models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("experiments.paired_texts.time", SimpleNamespace(perf_counter=lambda: now))
 
-    found = paired(models, lambda _: make(0.01), lambda _: make(0.04), 3)
-    assert 2 < found["text"]["median"] < 5
-    assert 2 < found["round"]["median"] < 5
-    assert found["ms_per_round"][0] < found["ms_per_round"][1]
-    assert found["tokens_per_forward"] == [1.0, 1.0]
+    def make(start: float, step: float, token: int) -> list[int]:
+        nonlocal now
+        now += start
+        for _ in range(5):
+            now += step
+            models.target.model.base_model(torch.tensor([[1]]))
+        return [token] * 10
+
+    found = paired(models, lambda _: make(5.0, 1.0, 7), lambda _: make(0.0, 4.0, 7), 3)
+    assert found["text"]["median"] == 20 / 10
+    assert found["round"]["median"] == 4.0
+    assert found["ms_per_round"] == [1000, 4000]
+    assert found["tokens_per_forward"] == [2.0, 2.0]
     assert found["equal_texts"] == 3
+    found = paired(models, lambda _: make(0.0, 1.0, 7), lambda _: make(0.0, 1.0, 8), 3)
+    assert found["equal_texts"] == 0
 
 
 def test_rounds_are_timed_after_the_second_forward() -> None:
