@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adaeagle.policy import Policy, StopRule
+from adaeagle.policy_folder import is_policy_folder, read_spec
 
 POLICIES = "adaeagle.policies"
 PREDICTORS = "adaeagle.predictors"
@@ -68,13 +69,16 @@ def get_policy(spec: str | Policy) -> Policy:
     """The policy a string describes; a policy object is handed back as it is.
 
     A stop rule alone means a chain that it stops: `confidence(threshold=0.4)` is
-    `chain(stop=confidence(threshold=0.4))`.
+    `chain(stop=confidence(threshold=0.4))`. The path of a folder that `adaeagle export` wrote means
+    the policy in it.
 
     Raises:
         ValueError: the string does not parse, or a name or argument in it is unknown.
     """
     if isinstance(spec, Policy):
         return spec
+    if spec not in names() and is_policy_folder(spec):
+        spec = read_spec(Path(spec))
     built = build(spec)
     if isinstance(built, StopRule):
         built = lookup("chain")(stop=built)

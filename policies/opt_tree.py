@@ -36,7 +36,7 @@ class OptTree(Shape):
     search_space: ClassVar[SearchSpace] = {
         "nodes": Whole(1, 64, log=True),
         "threshold": Real(0.01, 1.0, log=True),
-        "depth": Whole(1, 8),
+        "depth": Whole(1, 10),
         "width": Whole(1, 10),
         "stop": Rule(),
     }

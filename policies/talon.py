@@ -35,7 +35,7 @@ class Talon(Shape):
     search_space: ClassVar[SearchSpace] = {
         "nodes": Whole(1, 64, log=True),
         "mu": Real(0.001, 1.0, log=True),
-        "depth": Whole(1, 8),
+        "depth": Whole(1, 12),
         "width": Whole(1, 10),
         "stop": Rule(),
     }

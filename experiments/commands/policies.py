@@ -5,7 +5,10 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
 
 from experiments.commands import options
 from experiments.commands.failure import argument
@@ -14,20 +17,32 @@ EXAMPLE = """Example:
 
 adaeagle policies
 
+adaeagle policies eagle2 --space
+
 A name with arguments makes a SPEC, and a stop rule goes into any shape:
 "eagle2(depth=6, width=4, nodes=24, stop=confidence(threshold=0.2))"."""
 
 
-def policies(as_json: options.Json = False) -> None:
+def policies(
+    name: Annotated[str | None, typer.Argument(help="One of them alone.", metavar="[NAME]")] = None,
+    space: Annotated[
+        bool, typer.Option("--space", help="Show what a sweep may set, and within which bounds.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
     """List the registered policies and stop rules."""
     from adaeagle.registry import lookup, names
 
-    rows = []
-    for name in names():
-        with argument("the registered policy", name):
-            rows.append(describe(name, lookup(name)))
+    chosen = names() if name is None else [name]
+    rows: list[dict[str, Any]] = []
+    for each in chosen:
+        with argument("the registered policy", each):
+            factory = lookup(each)
+            rows += search_space(each, factory) if space else [describe(each, factory)]
     if as_json:
         print(json.dumps(rows))
+    elif space:
+        _print_space(rows)
     else:
         _print_table(rows)
 
@@ -48,6 +63,21 @@ def describe(name: str, factory: Callable[..., Any]) -> dict[str, str]:
         "does": (inspect.getdoc(factory) or "").partition("\n")[0],
         "source": _source(module),
     }
+
+
+def search_space(name: str, factory: Callable[..., Any]) -> list[dict[str, Any]]:
+    """What a sweep may set of a policy or stop rule, an argument a row."""
+    parameters = inspect.signature(factory).parameters
+    return [
+        {
+            "name": name,
+            "argument": argument,
+            "kind": type(dimension).__name__.lower(),
+            **asdict(dimension),
+            "default": repr(parameters[argument].default),
+        }
+        for argument, dimension in getattr(factory, "search_space", {}).items()
+    ]
 
 
 def _source(module_doc: str) -> str:
@@ -72,6 +102,38 @@ def _print_table(rows: list[dict[str, str]]) -> None:
         *texts, source = (escape(text) for text in row.values())
         table.add_row(*texts, _up_to_link(source))
     console.print(table)
+
+
+def _print_space(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 140
+    table = Table(box=box.HORIZONTALS)
+    for title in ("name", "argument", "searched", "default"):
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        cells = row["name"], row["argument"], _bounds(row), row["default"]
+        table.add_row(*(escape(cell) for cell in cells))
+    console.print(table)
+
+
+def _bounds(row: dict[str, Any]) -> str:
+    """A dimension as words."""
+    match row["kind"]:
+        case "whole" | "real":
+            return f"{row['low']} to {row['high']}" + (", by ratio" if row["log"] else "")
+        case "choice":
+            return ", ".join(map(repr, row["options"]))
+        case "tree":
+            nodes, depth = row["nodes"]["high"], row["depth"]["high"]
+            return f"{', '.join(row['named'])}, or the best of up to {nodes} nodes, {depth} levels"
+        case kind:
+            return f"any {kind}, where the template says ?"
 
 
 def _up_to_link(source: str) -> str:

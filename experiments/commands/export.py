@@ -1,0 +1,67 @@
+"""`adaeagle export`: a policy for another engine, or as a folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+
+EXAMPLE = """Example:
+
+adaeagle export --policy runs/sweep/best.json --to sglang
+--target meta-llama/Llama-3.1-8B-Instruct --drafter yuhuili/EAGLE3-LLaMA3.1-Instruct-8B
+
+adaeagle export --policy "ldlp(predictor='runs/ldlp')" --to folder --out runs/policy
+
+`adaeagle compare --policies runs/policy` then runs the policy of the folder."""
+
+
+def export(
+    policy: Annotated[
+        str,
+        typer.Option(help="A spec, or best.json of a sweep.", metavar="SPEC"),
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="vllm (a speculative config; chains), sglang (flags; chains and eagle2 trees), or "
+            "folder (any policy, with the files it reads)."
+        ),
+    ],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Model that the engine is to serve. Default: that of the sweep.",
+            rich_help_panel=options.MODELS,
+        ),
+    ] = None,
+    drafter: Annotated[
+        str | None,
+        typer.Option(
+            help="Draft model that it is to load. Default: that of the sweep.",
+            rich_help_panel=options.MODELS,
+        ),
+    ] = None,
+    drafter_kind: Annotated[
+        str,
+        typer.Option(
+            help="eagle, eagle3, model, or auto: from the sweep and the name.",
+            rich_help_panel=options.MODELS,
+        ),
+    ] = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to write to; not needed for vllm and sglang.", rich_help_panel=options.RUN
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say a policy in the words of vLLM or SGLang, or write it as a folder that loads anywhere."""
+    from experiments import exporting
+
+    settings = exporting.Settings(
+        policy=policy, to=to, target=target, drafter=drafter, drafter_kind=drafter_kind, out=out
+    )
+    exporting.export(settings, as_json=as_json)

@@ -1,0 +1,1 @@
+"""Sweeps: policies tuned on the recorded texts of the tune split."""

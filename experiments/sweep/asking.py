@@ -1,0 +1,224 @@
+"""From a template to a spec: every gap filled by whoever is asked."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+
+from adaeagle.search import Choice, Dimension, Real, Rule, Tree, Whole
+from experiments.sweep.template import Call, Fixed, Gap, Slot, rule_names, searched
+
+POLICY = "policy"
+FITTED = "fitted"
+"""What a static tree is called that is made for the texts at hand."""
+GRID_POINTS = 6
+"""Of each number, in a grid."""
+
+Option = str | int | float | bool | None
+Fit = Callable[[int, int], list[list[int]]]
+"""The best static tree of at most so many nodes and levels."""
+
+
+class InfeasibleError(ValueError):
+    """Values that do not go together."""
+
+
+class Asker(Protocol):
+    """Whoever fills gaps. Names are those of the study's parameters."""
+
+    def whole(self, name: str, dimension: Whole, default: Any) -> int: ...
+
+    def real(self, name: str, dimension: Real, default: Any) -> float: ...
+
+    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TrialAsker:
+    """Asks the sampler of a study."""
+
+    trial: optuna.Trial
+
+    def whole(self, name: str, dimension: Whole, default: Any) -> int:
+        return self.trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
+
+    def real(self, name: str, dimension: Real, default: Any) -> float:
+        return self.trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+
+    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
+        return self.trial.suggest_categorical(name, list(options))
+
+
+@dataclass(frozen=True, slots=True)
+class GridAsker:
+    """Asks for points of a grid: some of each number's, its published value among them."""
+
+    trial: optuna.Trial
+
+    def whole(self, name: str, dimension: Whole, default: Any) -> int:
+        points = {round(point) for point in _points(dimension)}
+        return self._pick(name, points, dimension, default)  # type: ignore[return-value]
+
+    def real(self, name: str, dimension: Real, default: Any) -> float:
+        return self._pick(name, set(_points(dimension)), dimension, default)
+
+    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
+        return self.trial.suggest_categorical(name, list(options))
+
+    def _pick(
+        self, name: str, points: set[int] | set[float], dimension: Whole | Real, default: Any
+    ) -> float:
+        if _is_within(default, dimension):
+            points = {*points, default}
+        return self.trial.suggest_categorical(name, sorted(points))
+
+
+@dataclass(slots=True)
+class Published:
+    """Answers with published values, and keeps them as the parameters of a trial.
+
+    A value that is published but out of bounds is left to the sampler: it is not kept.
+    """
+
+    turn: int = 0  # which of the rules that a gap may stand for
+    parameters: dict[str, Option] = field(default_factory=dict)
+
+    def whole(self, name: str, dimension: Whole, default: Any) -> int:
+        if _is_within(default, dimension):
+            self.parameters[name] = int(default)
+            return int(default)
+        return dimension.low
+
+    def real(self, name: str, dimension: Real, default: Any) -> float:
+        if _is_within(default, dimension):
+            self.parameters[name] = float(default)
+            return float(default)
+        return dimension.low
+
+    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
+        if default not in options:
+            default = options[self.turn % len(options)]
+            self.turn += 1
+        self.parameters[name] = default
+        return default  # type: ignore[no-any-return]
+
+
+def _is_within(value: Any, dimension: Whole | Real) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and dimension.low <= value <= dimension.high
+
+
+def _points(dimension: Whole | Real) -> list[float]:
+    space = np.geomspace if dimension.log else np.linspace
+    return [float(f"{point:.4g}") for point in space(dimension.low, dimension.high, GRID_POINTS)]
+
+
+def ask_policy(asker: Asker, templates: Mapping[str, Call], fit: Fit) -> tuple[str, Call]:
+    """One of the templates, by its text, and what fills it.
+
+    Raises:
+        InfeasibleError: the values do not go together.
+    """
+    texts = list(templates)
+    text = texts[0]
+    if len(texts) > 1:
+        text = str(asker.choose(POLICY, texts, None))
+    return text, ask(asker, templates[text], text, fit)
+
+
+def ask(asker: Asker, call: Call, name: str, fit: Fit) -> Call:
+    """A call without gaps.
+
+    Args:
+        asker: fills them.
+        call: what is given.
+        name: of the call, which the names of its parameters begin with.
+        fit: gives static trees.
+
+    Raises:
+        InfeasibleError: the values do not go together.
+    """
+    gaps, defaults = searched(call), call.defaults
+    given = dict(call.arguments)
+    arguments: list[tuple[str, Slot]] = []
+    for argument in (*given, *(gap for gap in gaps if gap not in given)):
+        parameter = f"{name}.{argument}"
+        slot = given.get(argument)
+        if argument in gaps:
+            slot = _fill(asker, gaps[argument], parameter, defaults.get(argument), fit)
+        elif isinstance(slot, Call):
+            slot = ask(asker, slot, parameter, fit)
+        assert slot is not None
+        arguments.append((argument, slot))
+    rules = tuple(
+        _fill(asker, Rule(), f"{name}.{place}", None, fit)
+        if isinstance(rule, Gap)
+        else ask(asker, rule, f"{name}.{place}", fit)
+        if isinstance(rule, Call)
+        else rule
+        for place, rule in enumerate(call.rules)
+    )
+    filled = replace(call, rules=rules, arguments=tuple(arguments))
+    _check_feasible(filled)
+    return filled
+
+
+def _fill(asker: Asker, dimension: Dimension, name: str, default: Any, fit: Fit) -> Slot:
+    if isinstance(dimension, Whole):
+        return Fixed(asker.whole(name, dimension, default))
+    if isinstance(dimension, Real):
+        # Four digits are enough for any of these, and can be read.
+        return Fixed(float(f"{asker.real(name, dimension, default):.4g}"))
+    if isinstance(dimension, Choice):
+        return Fixed(_choose(asker, name, dimension, default))
+    if isinstance(dimension, Rule):
+        rule = str(asker.choose(name, rule_names(), None))
+        return ask(asker, Call(rule), f"{name}.{rule}", fit)
+    return Fixed(_tree(asker, name, dimension, default, fit))
+
+
+def _choose(asker: Asker, name: str, dimension: Choice, default: Any) -> Any:
+    """One of any values; what a study cannot hold goes by its text."""
+    known: dict[Option, Any] = {
+        option if option is None or isinstance(option, str | int | float) else repr(option): option
+        for option in dimension.options
+    }
+    spelled = [text for text, option in known.items() if option == default]
+    return known[asker.choose(name, list(known), spelled[0] if spelled else None)]
+
+
+def _tree(asker: Asker, name: str, dimension: Tree, default: Any, fit: Fit) -> Any:
+    chosen = asker.choose(name, [FITTED, *dimension.named], default)
+    if chosen != FITTED:
+        return chosen
+    nodes = asker.whole(f"{name}.nodes", dimension.nodes, None)
+    depth = asker.whole(f"{name}.depth", dimension.depth, None)
+    return fit(nodes, depth)
+
+
+def _check_feasible(call: Call) -> None:
+    is_feasible = getattr(call.factory, "is_feasible", None)
+    if is_feasible is None:
+        return
+    given = {name: s.value if isinstance(s, Fixed) else s for name, s in call.arguments}
+    if not is_feasible(call.defaults | given):
+        raise InfeasibleError(f"{call.spec()}: its arguments do not go together")
+
+
+def published(templates: Mapping[str, Call], fit: Fit) -> list[dict[str, Option]]:
+    """The parameters of the trials that try every template, and every rule, as it was published."""
+    found: list[dict[str, Option]] = []
+    for text, call in templates.items():
+        for turn in range(max(1, len(rule_names()))):
+            asker = Published(turn)
+            if len(templates) > 1:
+                asker.parameters[POLICY] = text
+            try:
+                ask(asker, call, text, fit)
+            except InfeasibleError:
+                continue
+            if asker.parameters and asker.parameters not in found:
+                found.append(asker.parameters)
+    return found

@@ -1,0 +1,135 @@
+"""A study as pictures: how it went, what its parameters did, speed against nodes."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.plot_style import COLOURS, MARKS, label, tidy
+from experiments.sweep.report import Tried, fastest, pareto_front, whole
+
+GREY = "0.75"
+MOST_PANELS = 12
+
+
+def history(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> Figure:
+    """Tokens a second of every trial in turn, and of the best so far."""
+    figure = Figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.subplots()
+    _points(axes, trials, templates, [one.number for one in trials])
+    best, so_far = 0.0, []
+    for one in trials:
+        best = max(best, one.speed if one.result.judged_on is None else 0.0)
+        so_far.append(best)
+    axes.step([one.number for one in trials], so_far, where="post", color="0.2", linewidth=1.2)
+    axes.axhline(plain, color="0.3", linestyle="--", linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("trial")
+    axes.set_ylabel("tokens per second")
+    axes.set_title("Trials in turn, and the best so far (dashed line: plain decoding)", fontsize=11)
+    _finish(figure, axes)
+    return figure
+
+
+def slices(trials: Sequence[Tried], template: str) -> Figure:
+    """What each parameter of a template did: a panel each, all trials of the template."""
+    own = [one for one in trials if one.result.template == template]
+    names = _parameters(own, template)
+    num_columns = min(3, max(1, len(names)))
+    num_rows = max(1, math.ceil(len(names) / num_columns))
+    figure = Figure(figsize=(3.4 * num_columns, 0.7 + 2.4 * num_rows), layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
+    best = fastest(whole(own))
+    for axes, name in zip(panels.flat, names, strict=False):
+        known = [one for one in own if name in one.parameters]
+        values = [one.parameters[name] for one in known]
+        is_number = all(isinstance(value, int | float) for value in values)
+        shown: list[Any] = values if is_number else [str(value) for value in values]
+        colours = [GREY if one.result.judged_on is not None else COLOURS[4] for one in known]
+        axes.scatter(shown, [one.speed for one in known], s=12, c=colours, alpha=0.7, linewidths=0)
+        if name in best.parameters:
+            value = best.parameters[name]
+            at = value if is_number else str(value)
+            axes.scatter([at], [best.speed], s=70, marker="*", color=COLOURS[5], zorder=3)
+        if is_number and min(values) > 0 and max(values) / min(values) >= 50:
+            axes.set_xscale("log")
+        elif is_number and all(isinstance(value, int) for value in values):
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+        elif not is_number:
+            axes.tick_params(axis="x", labelrotation=30)
+        axes.set_title(name.removeprefix(f"{template}."), fontsize=9)
+        axes.grid(axis="y", color="0.9")
+        tidy(axes)
+    for axes in panels.flat[len(names) :]:
+        axes.set_visible(False)
+    figure.suptitle(f"{template}: the best is the star, grey was stopped early", fontsize=11)
+    figure.supylabel("tokens per second", fontsize=10)
+    return figure
+
+
+def _parameters(trials: Sequence[Tried], template: str) -> list[str]:
+    """Those of a template that took more than one value, the most used ones."""
+    values: dict[str, list[Any]] = {}
+    for one in trials:
+        for name, value in one.parameters.items():
+            if name.startswith(f"{template}."):
+                values.setdefault(name, []).append(value)
+    varied = [name for name, taken in values.items() if len(set(taken)) > 1]
+    return sorted(varied, key=lambda name: -len(values[name]))[:MOST_PANELS]
+
+
+def pareto(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> Figure:
+    """Tokens a second against nodes verified for each token, and the front."""
+    figure = Figure(figsize=(8, 4.8), layout="constrained")
+    axes = figure.subplots()
+    _points(axes, trials, templates, [one.nodes for one in trials])
+    front = pareto_front(trials)
+    axes.plot(
+        [one.nodes for one in front],
+        [one.speed for one in front],
+        color="0.2",
+        linewidth=1.2,
+        drawstyle="steps-pre",
+        label="none is faster with as few nodes",
+    )
+    axes.axhline(plain, color="0.3", linestyle="--", linewidth=1)
+    axes.set_xlabel("nodes verified for each token emitted")
+    axes.set_ylabel("tokens per second")
+    axes.set_title("Speed against verified nodes (dashed line: plain decoding)", fontsize=11)
+    _finish(figure, axes)
+    return figure
+
+
+def _points(
+    axes: Axes, trials: Sequence[Tried], templates: Sequence[str], places: Sequence[float]
+) -> None:
+    """A mark a trial by template; hollow where it was judged on some prompts only."""
+    for row, text in enumerate(templates):
+        colour, mark = COLOURS[(row + 1) % len(COLOURS)], MARKS[row % len(MARKS)]
+        for is_whole in (False, True):
+            chosen = [
+                (place, one.speed)
+                for place, one in zip(places, trials, strict=True)
+                if one.result.template == text and (one.result.judged_on is None) == is_whole
+            ]
+            if chosen:
+                axes.scatter(
+                    [place for place, _ in chosen],
+                    [speed for _, speed in chosen],
+                    s=16,
+                    marker=mark,
+                    facecolors=colour if is_whole else "none",
+                    edgecolors=colour,
+                    linewidths=0.7,
+                    alpha=0.8 if is_whole else 0.5,
+                    label=label(text) if is_whole else None,
+                )
+
+
+def _finish(figure: Figure, axes: Axes) -> None:
+    axes.grid(axis="y", color="0.9")
+    tidy(axes)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)

@@ -1,0 +1,174 @@
+"""Studies that several processes share: opened or joined, and freed of what killed ones left.
+
+What a study tries first is queued by the process that makes it; the others wait for that.
+"""
+
+import os
+import socket
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+
+from adaeagle.bench.run_folder import difference
+from experiments.sweep.asking import Option
+
+JOURNAL = "journal:"
+IDENTITY, READY, WORKER = "identity", "ready", "worker"
+LONGEST_TRIAL = timedelta(hours=1)
+"""After which a trial of a process on another machine counts as lost."""
+LONGEST_WAIT = 30.0
+"""Seconds that the process that made a study may take to fill its queue."""
+SQLITE_TIMEOUT = 60.0
+"""Seconds to wait for another process's write."""
+
+
+def open_storage(url: str | None, folder: Path) -> BaseStorage:
+    """Where studies are kept.
+
+    Args:
+        url: as Optuna takes it, or `journal:FILE`; None: an SQLite file in `folder`.
+        folder: of the run.
+    """
+    if url is None:
+        return _local_storage(folder / "study.db")
+    if url.startswith(JOURNAL):
+        return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+    waits = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
+    return RDBStorage(url, engine_kwargs=waits)
+
+
+def _local_storage(path: Path) -> BaseStorage:
+    """SQLite that does not wait for the disk at every value: a kill loses nothing all the same.
+
+    With a write-ahead log only a loss of power can take back the latest trials.
+    """
+    engine_kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
+    storage = RDBStorage(f"sqlite:///{path}", engine_kwargs=engine_kwargs)
+
+    @event.listens_for(storage.engine, "connect")
+    def set_up(connection: Any, record: Any) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    storage.engine.dispose()  # the connections of before
+    return storage
+
+
+def open_study(
+    name: str,
+    storage: BaseStorage,
+    identity: Mapping[str, Any],
+    directions: Sequence[StudyDirection],
+    first: Sequence[Mapping[str, Option]],
+) -> Study:
+    """A study, new or begun.
+
+    Args:
+        name: of the study.
+        storage: where it is.
+        identity: what must be equal for trials to be of one study.
+        directions: of its objectives.
+        first: parameters of the trials that are run before any other.
+
+    Raises:
+        ValueError: the study of that name is another one.
+    """
+    try:
+        study = optuna.create_study(study_name=name, storage=storage, directions=list(directions))
+        study.set_user_attr(IDENTITY, dict(identity))
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage)
+        if _is_ready(study):
+            _check_identity(study, identity)
+            return study
+    _check_identity(study, identity)
+    for parameters in first:
+        study.enqueue_trial(dict(parameters), skip_if_exists=True)
+    study.set_user_attr(READY, True)
+    return study
+
+
+def _is_ready(study: Study) -> bool:
+    """Waits until the process that made a study has filled its queue; false where it does not."""
+    until = time.monotonic() + LONGEST_WAIT
+    while READY not in study.user_attrs:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _check_identity(study: Study, identity: Mapping[str, Any]) -> None:
+    found = study.user_attrs.get(IDENTITY)
+    if found is None:
+        raise ValueError(f"study {study.study_name!r} was not made by adaeagle sweep")
+    if found != dict(identity):
+        raise ValueError(
+            f"study {study.study_name!r} is another one: {difference(found, dict(identity))}"
+        )
+
+
+def worker_seed(seed: int, study: Study) -> int:
+    """The seed of this process's sampler: the given one for the first, another for each later one.
+
+    A process that joins or goes on must not draw again what the first one drew.
+    """
+    if not any(trial.state != TrialState.WAITING for trial in study.get_trials(deepcopy=False)):
+        return seed
+    return zlib.crc32(f"{seed} {worker()} {time.time_ns()}".encode())
+
+
+def worker() -> str:
+    """This process."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def finished(study: Study) -> list[FrozenTrial]:
+    """The trials that need not be run again."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+
+
+def free_lost_trials(study: Study) -> None:
+    """Gives up trials whose process is gone, and queues them again."""
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _is_lost(trial):
+            try:
+                study.tell(trial.number, state=TrialState.FAIL)
+            except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
+                continue  # another process was faster, or it has ended after all
+            queue_again(study, trial)
+
+
+def queue_again(study: Study, trial: FrozenTrial) -> None:
+    """Puts the parameters of a trial that did not end at the end of the queue."""
+    study.enqueue_trial(trial.system_attrs.get("fixed_params") or trial.params)
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    host, _, number = trial.user_attrs.get(WORKER, "").rpartition(":")
+    if host == socket.gethostname() and os.name == "posix":
+        return not _is_alive(int(number))
+    return (
+        trial.datetime_start is not None and datetime.now() - trial.datetime_start > LONGEST_TRIAL
+    )
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
