@@ -88,14 +88,13 @@ class CostAware(StopRule):
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         assert self._round is not None
-        best = frontier
+        log_probs, token_ids = tree.log_probs[:, -1], tree.token_ids[:, -1]
         if frontier.shape[1] > 1:
             scores = tree.path_log_probs.gather(1, frontier)
             best = frontier.gather(1, scores.argmax(1, keepdim=True))
-        self._round.drafted(
-            tree.log_probs.gather(1, best)[:, 0].cpu().numpy(),
-            tree.token_ids.gather(1, best)[:, 0].cpu().numpy(),
-        )
+            log_probs = tree.log_probs.gather(1, best)[:, 0]
+            token_ids = tree.token_ids.gather(1, best)[:, 0]
+        self._round.drafted(log_probs.cpu().numpy(), token_ids.cpu().numpy())
         is_worth = torch.from_numpy(self._is_worth(tree.num_levels))
         return is_worth.to(frontier.device).unsqueeze(1).expand_as(frontier)
 
