@@ -186,6 +186,7 @@ class TrainedPredictor(Predictor):
     def loss(self, batch: Batch) -> Tensor:
         """The mean loss of a batch, a scalar."""
 
+
 class FittedPredictor(Predictor):
     """A model that is fitted to all of its examples at once."""
 
