@@ -69,7 +69,7 @@ class CostAware(StopRule):
         self._steps = HazardSteps(self.predictor)
         self._known: dict[int, Seconds] = {}  # by bucket of contexts
         self.rate = rate or self._best_fixed_rate()
-        self._round: HazardRound | None = None
+        self._laws: list[HazardRound] = []  # of this round, before drafting and as a chain grows
         # [P, K + 1] what rounds of each length must emit to be worth their time.
         self._prices = np.zeros((1, self.predictor.k_max + 1))
         self._places = np.minimum(np.arange(self.predictor.k_max), self.predictor.horizon - 1)
@@ -81,27 +81,43 @@ class CostAware(StopRule):
         if context.features is None:
             raise ValueError("cost_aware needs the target's features, got none")
         self.predictor.check_feature_size(context.features.shape[1])
-        self._round = self._steps.begin(context.features, context.token_ids)
+        self._laws = [self._steps.begin(context.features, context.token_ids)]
         seconds = self._prices_at((context.num_tokens - 1).tolist())
         self._prices = seconds * (self.rate * self.patience)
-        return torch.from_numpy(self._is_worth(0))
+        return torch.from_numpy(self._is_worth(self._laws[0], 0))
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        assert self._round is not None
-        log_probs, token_ids = tree.log_probs[:, -1], tree.token_ids[:, -1]
-        if frontier.shape[1] > 1:
-            scores = tree.path_log_probs.gather(1, frontier)
-            best = frontier.gather(1, scores.argmax(1, keepdim=True))
-            log_probs = tree.log_probs.gather(1, best)[:, 0]
-            token_ids = tree.token_ids.gather(1, best)[:, 0]
-        self._round.drafted(log_probs.cpu().numpy(), token_ids.cpu().numpy())
-        is_worth = torch.from_numpy(self._is_worth(tree.num_levels))
+        is_chain = len(tree) == tree.num_levels
+        law = self._along_chain(tree) if is_chain else self._along_best_path(tree, frontier)
+        is_worth = torch.from_numpy(self._is_worth(law, tree.num_levels))
         return is_worth.to(frontier.device).unsqueeze(1).expand_as(frontier)
 
-    def _is_worth(self, depth: int) -> npt.NDArray[np.bool_]:
+    def _along_chain(self, tree: DraftTree) -> HazardRound:
+        """What is known after a chain's last token; what was known before it is kept."""
+        del self._laws[tree.num_levels :]
+        for place in range(len(self._laws) - 1, tree.num_levels):
+            log_probs, token_ids = tree.log_probs[:, place], tree.token_ids[:, place]
+            law = self._laws[place].after(log_probs.cpu().numpy(), token_ids.cpu().numpy())
+            self._laws.append(law)
+        return self._laws[-1]
+
+    def _along_best_path(self, tree: DraftTree, frontier: Tensor) -> HazardRound:
+        """What is known along the path of the likeliest frontier node."""
+        scores = tree.path_log_probs.gather(1, frontier)
+        likeliest = scores.max(1, keepdim=True).values
+        # Of equals the first of the tree, in whatever order they are given.
+        row = frontier.masked_fill(scores < likeliest, len(tree)).min(1, keepdim=True).values
+        rows = [row]
+        for _ in range(tree.num_levels - 1):
+            rows.append(tree.parents.gather(1, rows[-1]).clamp(min=0))
+        law = self._laws[0]
+        for row in reversed(rows):
+            log_probs, token_ids = tree.log_probs.gather(1, row), tree.token_ids.gather(1, row)
+            law = law.after(log_probs[:, 0].cpu().numpy(), token_ids[:, 0].cpu().numpy())
+        return law
+
+    def _is_worth(self, now: HazardRound, depth: int) -> npt.NDArray[np.bool_]:
         """[P] whether some number of further draft forwards is worth its time."""
-        now = self._round
-        assert now is not None
         num_left = self.predictor.k_max - depth
         if num_left <= 0:
             return np.zeros(len(now.survival), dtype=np.bool_)

@@ -82,42 +82,56 @@ class HazardSteps:
 
 
 class HazardRound:
-    """Rounds of chains side by side, token by token.
+    """What is known of chains side by side after some of their tokens; `after` one more.
 
     Args:
         steps: the network.
         context: [P, H] encoded.
+        before: what was known one token before; None: nothing is drafted yet.
+        log_probs: [P] of the last token.
+        token_ids: [P] the last token.
     """
 
-    def __init__(self, steps: HazardSteps, context: Floats) -> None:
+    survival: Floats
+    """[P] the probability that all drafted tokens are accepted."""
+    ahead: Floats
+    """[P, M] of each of the next tokens, given that all before it are."""
+
+    def __init__(
+        self,
+        steps: HazardSteps,
+        context: Floats,
+        before: "HazardRound | None" = None,
+        log_probs: Floats | None = None,
+        token_ids: Ints | None = None,
+    ) -> None:
         self._steps = steps
         self._context = context
-        size = len(context)
-        self._path, self._before, self._least = (np.zeros(size, np.float32) for _ in range(3))
-        self._depth = 0
-        self.survival: Floats = np.ones(size, np.float32)
-        """[P] the probability that all drafted tokens are accepted."""
-        self.ahead: Floats = self._odds(self._before, None)[:, 1:]
-        """[P, M] of each of the next tokens, given that all before it are."""
-
-    def drafted(self, log_probs: Floats, token_ids: Ints) -> None:
-        """Takes in the next token of each chain, [P] and [P]."""
-        log_probs = np.maximum(log_probs, LEAST_LOG_PROB)
-        self._depth += 1
-        self._path = np.maximum(self._path + log_probs, LEAST_PATH_LOG_PROB)
-        self._least = np.minimum(self._least, log_probs)
-        odds = self._odds(log_probs, self._steps.tokens(token_ids))
-        self._before = log_probs
-        self.survival = self.survival * odds[:, 0]
+        if before is None or log_probs is None or token_ids is None:
+            self._last = self._path = self._least = np.zeros(len(context), np.float32)
+            self._depth = 0
+            self.survival = np.ones(len(context), np.float32)
+            self.ahead = self._odds(self._last, None)[:, 1:]
+            return
+        self._last = np.maximum(log_probs, LEAST_LOG_PROB)
+        self._path = np.maximum(before._path + self._last, LEAST_PATH_LOG_PROB)
+        self._least = np.minimum(before._least, self._last)
+        self._depth = before._depth + 1
+        odds = self._odds(before._last, steps.tokens(token_ids))
+        self.survival = before.survival * odds[:, 0]
         self.ahead = odds[:, 1:]
 
-    def _odds(self, log_probs: Floats, said: Floats | None) -> Floats:
-        scalars = np.empty((len(log_probs), NUM_SCALARS), np.float32)
-        scalars[:, 0] = log_probs
-        np.exp(log_probs, out=scalars[:, 1])
+    def after(self, log_probs: Floats, token_ids: Ints) -> "HazardRound":
+        """What is known after the next token of each chain, [P] and [P]."""
+        return HazardRound(self._steps, self._context, self, log_probs, token_ids)
+
+    def _odds(self, before: Floats, said: Floats | None) -> Floats:
+        scalars = np.empty((len(before), NUM_SCALARS), np.float32)
+        scalars[:, 0] = self._last
+        np.exp(self._last, out=scalars[:, 1])
         scalars[:, 2] = self._path
         np.exp(self._path, out=scalars[:, 3])
-        scalars[:, 4] = self._before
+        scalars[:, 4] = before
         scalars[:, 5] = self._least
         scalars[:, 6] = self._depth
         scalars[:, 7] = self._depth**0.5

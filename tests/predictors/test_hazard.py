@@ -16,7 +16,7 @@ MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype=
 
 def made(**settings: int) -> Hazard:
     torch.manual_seed(0)
-    predictor = Hazard(**settings)  # type: ignore[arg-type]
+    predictor = Hazard(**settings)
     predictor.prepare(About(MODELS), torch.randn(50, 6))
     predictor.scale.measure(torch.randn(100, 8) * 3 + 1)
     predictor.context.scale.measure(torch.randn(100, 6) * 2 - 1)
@@ -37,7 +37,7 @@ def test_steps_say_what_the_network_says() -> None:
     torch.testing.assert_close(torch.from_numpy(found.ahead), expected[:, 0, 1:])
     survival = torch.ones(7)
     for place in range(5):
-        found.drafted(
+        found = found.after(
             batch["log_probs"][:, place].numpy(), batch["draft_token_ids"][:, place].numpy()
         )
         survival = survival * expected[:, place + 1, 0]

@@ -1,0 +1,126 @@
+"""Drafting on while it is worth its time: the rule by hand, and what it makes of a trace."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from adaeagle.cost import CostModel
+from adaeagle.identity import ModelIdentity
+from adaeagle.policy import Context
+from adaeagle.replay import replay
+from adaeagle.testing.toy_trace import toy_trace
+from adaeagle.trace.trace import Trace
+from adaeagle.tree import DraftTree
+from policies import Chain
+from policies.cost_aware import CostAware
+from predictors.hazard import Hazard
+from predictors.predictor import About
+
+MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
+COST = CostModel.linear(constant=0.0, draft=1.0, verify=10.0)
+
+MakeChain = Callable[..., DraftTree]
+
+
+def hazard(k_max: int = 4, horizon: int = 2) -> Hazard:
+    torch.manual_seed(0)
+    predictor = Hazard(k_max=k_max, horizon=horizon, hidden_size=8)
+    predictor.prepare(About(MODELS), torch.randn(50, 6))
+    predictor.get_buffer("num_accepted").copy_(torch.ones(k_max + 1) / (k_max + 1))
+    return predictor.eval()
+
+
+def context(num_rounds: int = 1) -> Context:
+    ids = torch.full((num_rounds,), 7)
+    return Context(0, ids + 9, ids + 99, ids, ids, torch.zeros(num_rounds, 6))
+
+
+def says(rule: CostAware, survival: float, ahead: list[float]) -> bool:
+    """Whether the rule would draft on after one token, of this law."""
+    rule.begin(context())
+    law = rule._laws[0]
+    law.survival = np.array([survival], np.float32)
+    law.ahead = np.array([ahead], np.float32)
+    return bool(rule._is_worth(law, 1)[0])
+
+
+def test_a_token_is_worth_its_time_or_not() -> None:
+    rule = CostAware(hazard(), COST, rate=0.5, patience=1.0)  # a forward must bring half a token
+    assert says(rule, 1.0, [0.6, 0.0])
+    assert not says(rule, 1.0, [0.4, 0.0])
+    assert not says(rule, 0.5, [0.6, 0.0])  # what hangs from an unsure token is unsure
+
+
+def test_it_looks_ahead() -> None:
+    rule = CostAware(hazard(), COST, rate=0.5, patience=1.0)
+    # 0.45 for one forward is too little, 0.45 + 0.45 for two, and 3 x 0.45 for three as well;
+    # an unlikely token that leads to sure ones may be worth it all the same.
+    assert not says(rule, 1.0, [0.45, 1.0])
+    assert says(rule, 1.0, [0.51, 1.0])
+    lenient = CostAware(hazard(k_max=8), CostModel.linear(constant=0, draft=1, verify=9, node=0))
+    lenient.rate = 0.5
+    assert not says(lenient, 1.0, [0.4, 0.9])
+
+
+def test_the_rate_is_the_best_fixed_chain_s() -> None:
+    # Accepted lengths 0 to 4 alike: a chain of k emits 1 + sum of (4, 3, 2, 1) / 5.
+    rule = CostAware(hazard(), COST)
+    emitted = [1.0, 1.8, 2.4, 2.8, 3.0]
+    assert rule.rate == pytest.approx(max(e / (10 + k) for k, e in enumerate(emitted)))
+
+
+def test_dear_drafts_are_not_begun_and_free_ones_never_end() -> None:
+    dear = CostAware(hazard(), CostModel.linear(constant=0, draft=1e6, verify=1), rate=1.0)
+    assert dear.begin(context(3)).tolist() == [False] * 3
+    free = CostAware(hazard(), CostModel.linear(constant=0, draft=0.0, verify=1), rate=1.0)
+    assert free.begin(context(3)).tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("arguments", [{"rate": 0.0}, {"rate": -1.0}, {"patience": 0.0}])
+def test_wrong_arguments(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="must be > 0"):
+        CostAware(hazard(), COST, **arguments)
+
+
+def test_a_law_that_is_known_is_used_to_the_full() -> None:
+    """Lengths 0 or 6, told by the feature: what is learned comes close to drafting just that."""
+    generator = torch.Generator().manual_seed(1)
+    segments = [torch.randint(0, 2, (40,), generator=generator).tolist() for _ in range(8)]
+    lengths = [
+        [left for segment in text for left in ([6, 5, 4, 3, 2, 1, 0] if segment else [0])]
+        for text in segments
+    ]
+    features = [
+        torch.tensor([[float(length), 1.0, 0.0, 0.0, 0.0, 0.0] for length in text])
+        for text in lengths
+    ]
+    trace = Trace(toy_trace(lengths, k_max=8, features=features), 50)
+    predictor = hazard(k_max=8, horizon=4)
+    examples = predictor.examples(trace, None)
+    found = trace.positions.context(examples.rows, -1)
+    assert found.features is not None
+    batch = {
+        **examples.columns,
+        "features": found.features,
+        "token_ids": found.token_ids,
+        "last_token_ids": found.last_token_ids,
+    }
+    predictor.measure(batch)
+    predictor.train()
+    optimizer = torch.optim.Adam(predictor.parameters(), lr=0.01)
+    for _ in range(150):
+        loss = predictor.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    predictor.eval()
+
+    def seconds(policy: Chain) -> float:
+        rounds = replay(policy, trace).rounds
+        return float(COST.round_seconds(rounds.shapes(trace.positions)).sum())
+
+    best_fixed = min(seconds(Chain(length=length)) for length in range(1, 9))
+    ours = seconds(Chain(length=8, stop=CostAware(predictor, COST)))
+    assert ours < 0.93 * best_fixed
