@@ -136,6 +136,8 @@ class CostModel:
             len(shapes.contexts), dtype=torch.float64, device=shapes.contexts.device
         )
         for parts, rows in ((self.chain, ~shapes.is_tree), (self.tree, shapes.is_tree)):
+            if rows.all():
+                return price(parts, shapes)
             seconds[rows] = price(parts, shapes.rows(rows))
         return seconds
 

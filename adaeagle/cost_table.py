@@ -6,6 +6,7 @@ Shapes: S sizes and C contexts of the grid, G points of either.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ QUARTILES = (0.25, 0.5, 0.75)
 REALS, COUNTS = ("low", "median", "high"), ("count",)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """Seconds by size (the width of a draft forward, the nodes of a verification) and context.
 
@@ -75,11 +76,9 @@ class Table:
         """Seconds at sizes and contexts, int64 of shapes that broadcast: float64."""
         device = contexts.device
         largest = int(sizes.max()) if sizes.numel() else 0
-        every_size = torch.arange(largest + 1, device=device)
-        grid = self.contexts.to(device)
-        by_size = _Lines.through(self.sizes.to(device), self.median.to(device).T)
-        by_context = _Lines.through(grid, by_size.at(every_size).T)  # a row for every size
-        segments = torch.searchsorted(grid, contexts.contiguous(), right=True)
+        # A few more sizes than asked for, so that few surfaces serve all that will be.
+        by_context = _surface(self, 1 << largest.bit_length(), device)
+        segments = torch.searchsorted(by_context.grid, contexts.contiguous(), right=True)
         offsets = contexts - by_context.anchors[segments]
         return by_context.starts[sizes, segments] + by_context.slopes[sizes, segments] * offsets
 
@@ -126,3 +125,12 @@ class _Lines:
         return self.starts[..., segments] + self.slopes[..., segments] * (
             points - self.anchors[segments]
         )
+
+
+@lru_cache(maxsize=256)
+@torch.inference_mode(False)
+def _surface(table: Table, num_sizes: int, device: torch.device) -> _Lines:
+    """A table's seconds by context, a row for each size below `num_sizes`."""
+    every_size = torch.arange(num_sizes, device=device)
+    by_size = _Lines.through(table.sizes.to(device), table.median.to(device).T)
+    return _Lines.through(table.contexts.to(device), by_size.at(every_size).T)

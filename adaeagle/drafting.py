@@ -10,6 +10,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaeagle.clock import RoundClock
 from adaeagle.drafters.base import DraftSession
@@ -33,9 +34,11 @@ class Proposer(Protocol):
 
 def clamp_budget(budget: Budget, remaining: Tensor) -> Budget:
     """A round of depth d emits up to d + 1 tokens: no deeper than what may still be emitted."""
+    if remaining.shape[0] == 1:  # one number, so that the loop need not ask the device for it
+        return replace(budget, depth=min(int(budget.depth), int(remaining[0]) - 1))
     if isinstance(budget.depth, int):
-        if remaining.shape[0] == 1:
-            return replace(budget, depth=min(budget.depth, int(remaining[0]) - 1))
+        if budget.depth < int(remaining.min()):
+            return budget
         return replace(budget, depth=(remaining - 1).clamp(max=budget.depth))
     return replace(budget, depth=torch.minimum(budget.depth.to(remaining.device), remaining - 1))
 
@@ -56,10 +59,12 @@ def draft(
     for level in range(max_depth):
         num_children = policy.expand(tree, frontier, budget)
         if not tree.is_dense:  # padding has no children, whatever the policy says
-            num_children = num_children * tree.valid.gather(1, frontier)
+            num_children = num_children * tree.valid[:, -frontier.shape[1] :]
         if not isinstance(depths, int):
             num_children = num_children * (depths.to(device) > level).unsqueeze(1)
-        fixed_shape = policy.fixed_shape and isinstance(depths, int)
+        # On the host nothing waits for an answer, and many rounds share what it saves.
+        is_free = num_rounds > 1 and device.type == "cpu"
+        fixed_shape = policy.fixed_shape and isinstance(depths, int) and not is_free
         opened = _opened(frontier, num_children, budget, level, fixed_shape)
         if opened is None:
             break
@@ -84,16 +89,24 @@ def _opened(
     if fixed_shape:
         num_open = min(budget.width_of(level), frontier.shape[1])
         is_full = num_open == 1 and budget.max_children == 1
+    elif num_children.numel() == 1:  # one text's chain: asked at every level, so in one operation
+        count = int(num_children)
+        num_open, is_full = 1, count == budget.max_children
+        if count == 0:
+            return None
     else:
         # One host sync a level: a policy that may stop decides how wide the forward is.
-        opened = num_children > 0
-        counts_open = opened.sum(1)
-        all_full = (~opened | (num_children == budget.max_children)).all()
-        most, least, full = torch.stack((counts_open.max(), counts_open.min(), all_full)).tolist()
+        is_open = num_children > 0
+        num_full = (num_children == budget.max_children).sum()
+        asked = torch.stack((*is_open.sum(1).aminmax(), num_full))
+        least, most, total_full = asked.tolist()
         num_open = min(most, budget.width_of(level))
         if num_open == 0:
             return None
-        is_full = bool(full) and least >= num_open
+        is_even = least == num_open == most
+        is_full = is_even and total_full == most * len(num_children)
+        if is_full and num_open < frontier.shape[1]:
+            return frontier.masked_select(is_open).view(-1, num_open), None
     if num_open == frontier.shape[1]:
         rows, counts = frontier, num_children
     else:
@@ -131,6 +144,7 @@ class LiveProposer:
         sampling: the processing, for `draw`.
         generator: of the draws, on the session's device.
         needs_entropy: compute `Level.entropies`.
+        num_confidences: of `Level.confidences`.
         vocab_map: [V of the draft] target token ids, where the drafter has a vocabulary of its own.
         vocab_size: of the target, where there is a `vocab_map`.
         noise: [depth, V of the target] that picks the target's token of each level, in coupled
@@ -148,6 +162,7 @@ class LiveProposer:
         vocab_map: Tensor | None = None,
         vocab_size: int = 0,
         noise: Tensor | None = None,
+        num_confidences: int = 0,
     ) -> None:
         self._session = session
         self._pending = pending
@@ -158,6 +173,7 @@ class LiveProposer:
         self._vocab_map = vocab_map
         self._vocab_size = vocab_size
         self._noise = noise
+        self._num_confidences = num_confidences
         self._laws: list[Tensor] = []
 
     @property
@@ -181,7 +197,7 @@ class LiveProposer:
             token_ids = tree.token_ids.gather(1, rows)
             logits = self._session.extend(token_ids, tree.origins.gather(1, rows))
         num_ranks = min(num_ranks, logits.shape[-1])
-        entropies = None
+        entropies = confidences = None
         if self._is_drawn:
             log_probs = self._sampling.log_probs(logits)
             self._laws.append(log_probs.exp().flatten(0, 1))
@@ -191,13 +207,22 @@ class LiveProposer:
             chosen = log_probs.gather(-1, ids)
             if self._needs_entropy:
                 entropies = entropy(log_probs)
+            if self._num_confidences:
+                confidences = log_probs.topk(min(self._num_confidences, logits.shape[-1])).values
         else:
             if self._noise is not None:
                 logits = self._coupled(logits, tree)
-            ids, chosen, entropies = best(logits, num_ranks, self._needs_entropy)
+            num_best = min(max(num_ranks, self._num_confidences), logits.shape[-1])
+            ids, chosen, entropies = best(logits, num_best, self._needs_entropy)
+            if self._num_confidences:
+                confidences = chosen[..., : self._num_confidences]
+                ids, chosen = ids[..., :num_ranks], chosen[..., :num_ranks]
+        if confidences is not None:  # a vocabulary may be smaller
+            missing = self._num_confidences - confidences.shape[-1]
+            confidences = F.pad(confidences, (0, missing), value=-torch.inf)
         if self._vocab_map is not None:
             ids = self._vocab_map[ids]
-        return Level(rows, ids, chosen, entropies=entropies)
+        return Level(rows, ids, chosen, entropies=entropies, confidences=confidences)
 
     def _coupled(self, logits: Tensor, tree: DraftTree) -> Tensor:
         """What the noise that will pick the target's tokens makes of the draft's law, [P, W, V].

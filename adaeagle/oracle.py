@@ -20,7 +20,7 @@ from torch import Tensor
 
 from adaeagle.cost import CostModel, RoundShapes
 from adaeagle.policy import Policy
-from adaeagle.replay import replay_everywhere, walk
+from adaeagle.replay import replay_family, walk
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.trace import Trace
 
@@ -32,10 +32,6 @@ class Choices:
     num_emitted: Tensor  # [M, Q] int64
     num_accepted: Tensor  # [M, Q] int64
     seconds: Tensor  # [M, Q] float64, of the round
-
-    def __post_init__(self) -> None:
-        if self.num_emitted.shape[0] == 0:
-            raise ValueError("a family must have at least one member, got none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +50,12 @@ def choices(family: Sequence[Policy], trace: Trace, cost: CostModel) -> Choices:
     Raises:
         ValueError: a member learns, so its rounds are not alike, or there is none.
     """
+    if not family:
+        raise ValueError("a family must have at least one member, got none")
     for policy in family:
         if policy.learns:
             raise ValueError(f"members of a family must not learn, got {policy!r}")
-    played = [replay_everywhere(policy, trace).rounds for policy in family]
+    played = replay_family(family, trace)
     return Choices(
         torch.stack([rounds.num_emitted for rounds in played]),
         torch.stack([rounds.num_accepted for rounds in played]),

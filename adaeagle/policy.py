@@ -106,6 +106,10 @@ class Policy(ABC):
     num_confidences: int = 0
     """Reads `tree.confidences`, so many of each law's best tokens."""
 
+    nests: bool = False
+    """Drafts what any policy of its class does that has the same width and children, as far as both
+    go: they differ in depth and nodes alone, so that a replay drafts once for all of them."""
+
     search_space: ClassVar[SearchSpace] = {}
     """Which arguments a sweep may set, and within which bounds."""
 

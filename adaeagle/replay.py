@@ -8,23 +8,26 @@ Shapes: T texts, Q positions of all texts, P positions side by side, N drafted n
 forwards, R rounds.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaeagle.clock import RoundClock
 from adaeagle.cost import CostModel
 from adaeagle.policy import Policy
-from adaeagle.replay_rounds import Rounds, outcome_of, play
+from adaeagle.replay_rounds import Rounds, outcome_of, play, play_nested
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.trace import Trace
 
 MAX_ROUNDS = 1024
-"""Rounds evaluated side by side: bounds memory."""
-MIN_ROUNDS = 256
-"""Rounds evaluated side by side where there is a choice: fewer are not worth the calls."""
+"""Rounds evaluated side by side where their drafts may be large: bounds memory."""
+MAX_NODES = 1 << 17
+"""Drafted nodes side by side where rounds are known to be like others: what caches hold."""
+CALL_NODES = 4096
+"""Drafted nodes that take as long as the calls of one draft forward, however few its nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,7 @@ class Replayed:
     num_missing: int  # nodes that were not recorded and had to be drafted
 
 
+@torch.inference_mode()
 def replay(
     policy: Policy, trace: Trace, cost: CostModel | None = None, texts: Tensor | None = None
 ) -> Replayed:
@@ -62,6 +66,7 @@ def replay(
     return Replayed(Rounds.join([one.rounds for one in each]), missing)
 
 
+@torch.inference_mode()
 def replay_everywhere(policy: Policy, trace: Trace) -> Replayed:
     """The round of a policy that does not learn at every position, in order: R = Q."""
     policy.reset()
@@ -71,6 +76,42 @@ def replay_everywhere(policy: Policy, trace: Trace) -> Replayed:
     return Replayed(Rounds.join([one.rounds for one in played]), missing)
 
 
+@torch.inference_mode()
+def replay_family(policies: Sequence[Policy], trace: Trace) -> list[Rounds]:
+    """What `replay_everywhere` makes of each; policies that nest share their drafts."""
+    remaining = trace.positions.remaining
+    found: dict[int, Rounds] = {}
+    for places, deepest in _nests(policies, trace):
+        members = [policies[place] for place in places]
+        # Where texts may run into their limit drafts are cut short: others are all of one shape.
+        is_whole = remaining > deepest
+        parts = [
+            play_nested(members, trace, some)
+            for rows in (is_whole.nonzero().flatten(), (~is_whole).nonzero().flatten())
+            for some in torch.split(rows, MAX_ROUNDS)
+            if len(some) > 0
+        ]
+        for place, rounds in zip(places, zip(*parts, strict=True), strict=True):
+            joined = Rounds.join(rounds)
+            found[place] = joined.take(joined.rows.argsort())
+    return [found[place] for place in range(len(policies))]
+
+
+def _nests(policies: Sequence[Policy], trace: Trace) -> list[tuple[list[int], int]]:
+    """Which of the policies share their drafts, and how deep the deepest of them goes."""
+    context = trace.positions.context(torch.tensor([0]), -1)
+    nests: dict[Hashable, tuple[list[int], int]] = {}
+    for place, policy in enumerate(policies):
+        policy.reset()
+        budget = policy.plan(context)
+        shape = (type(policy), budget.width, budget.max_children)
+        key = shape if policy.nests else place
+        places, deepest = nests.get(key, ([], 0))
+        nests[key] = ([*places, place], max(deepest, int(torch.as_tensor(budget.depth).max())))
+    return list(nests.values())
+
+
+@torch.inference_mode()
 def time_hooks(policy: Policy, trace: Trace, cost: CostModel | None, num_rounds: int) -> Tensor:
     """Seconds of a policy's hooks in each of some rounds, run one at a time as live: [R] float64.
 
@@ -99,36 +140,101 @@ def time_hooks(policy: Policy, trace: Trace, cost: CostModel | None, num_rounds:
 
 
 def _anywhere(policy: Policy, trace: Trace, texts: Tensor) -> Replayed:
-    """Evaluates rounds wherever texts can get to, then reads off where they do.
+    """Evaluates rounds wherever texts get to, then reads off where they do.
 
-    A text is begun at its start and at some positions further on: what is evaluated once is not
-    again, and paths from different starts soon meet.
+    All texts go on side by side, a round of each in turn, as long as there are many. A few, or
+    rounds that cost little, are evaluated at all positions that are left.
     """
     policy.reset()
     positions = trace.positions
-    num_positions = len(positions)
-    round_of = torch.full((num_positions + 1,), -1)  # the last entry: where texts end
     texts = texts[positions.starts.diff()[texts] > 0]
-    here = torch.isin(positions.text_of, texts).nonzero().flatten()
-    stride = max(1, len(here) // max(1, MIN_ROUNDS - len(texts)))
-    front = torch.unique(torch.cat((positions.starts[texts], here[::stride])))
-    parts: list[Rounds] = []
-    num_rounds = num_missing = 0
+    known = _Known(policy, trace)
+    front, num_steps = positions.starts[texts], 0
+    rest = [front[:0]]
     while len(front) > 0:
-        nexts = []
-        for rows in torch.split(front, MAX_ROUNDS):
-            played = play(policy, trace, rows, -1)
-            parts.append(played.rounds)
-            num_missing += played.num_missing
-            round_of[rows] = torch.arange(num_rounds, num_rounds + len(rows))
-            num_rounds += len(rows)
-            nexts.append(_next(played.rounds, positions))
-        reached = torch.unique(torch.cat(nexts))
-        front = reached[(reached < num_positions) & (round_of[reached] < 0)]
-    rounds = Rounds.join(parts)
-    after = torch.full((num_positions,), num_positions)
-    after[rounds.rows] = _next(rounds, positions)
-    return Replayed(rounds.take(round_of[walk(after, positions, texts)]), num_missing)
+        known.evaluate(front)
+        front = known.after[front]
+        front = front[front < len(positions)]
+        num_steps += 1
+        # Close to its limit a text's drafts are cut short: others are all of one shape.
+        is_late = positions.remaining[front] <= known.deepest
+        is_late |= _slow(front, positions, num_steps, known.parts[-1])
+        rest.append(_all_from(front[is_late], positions))
+        front = front[~is_late]
+    rows = torch.cat(rest)
+    is_whole = positions.remaining[rows] > known.deepest
+    known.evaluate(rows[is_whole])
+    known.evaluate(rows[~is_whole])
+    rounds = Rounds.join(known.parts)
+    visited = walk(known.after, positions, texts)
+    return Replayed(rounds.take(known.number[visited]), known.num_missing)
+
+
+class _Known:
+    """Rounds evaluated so far."""
+
+    def __init__(self, policy: Policy, trace: Trace) -> None:
+        self._policy, self._trace = policy, trace
+        self._num_rounds = 0
+        num_positions = len(trace.positions)
+        self.parts: list[Rounds] = []
+        self.number = torch.full((num_positions,), -1)  # [Q] of the round at each
+        self.after = torch.full((num_positions,), num_positions)  # [Q] as in `walk`
+        self.deepest = 0  # most draft forwards
+        self.num_missing = 0
+
+    def evaluate(self, rows: Tensor) -> None:
+        """Adds the rounds at positions `rows` [R]."""
+        if len(rows) == 0:
+            return
+        num_at_once = MAX_ROUNDS
+        if self.parts:
+            num_at_once = max(1, MAX_NODES // _num_nodes(self.parts[-1]))
+        for some in torch.split(rows, num_at_once):
+            played = play(self._policy, self._trace, some, -1)
+            self.parts.append(played.rounds)
+            self.num_missing += played.num_missing
+            self.number[some] = torch.arange(len(some)) + self._num_rounds
+            self._num_rounds += len(some)
+            self.after[some] = _next(played.rounds, self._trace.positions)
+            self.deepest = max(self.deepest, played.rounds.widths.shape[1])
+
+
+def _num_nodes(rounds: Rounds) -> int:
+    """Of the largest of these rounds, its root included."""
+    return 1 + int(rounds.num_drafted.max())
+
+
+def _slow(front: Tensor, positions: Positions, num_steps: int, latest: Rounds) -> Tensor:
+    """Which texts to evaluate at all positions that are left, rather than wait for: [T] bool.
+
+    The texts that need the most rounds are, as many as make the whole cheapest: what is evaluated
+    in vain there against the calls that everybody else's rounds do not need to be waited for.
+
+    Args:
+        front: [T] where texts have come to.
+        positions: all of them.
+        num_steps: rounds that each text has had.
+        latest: rounds just evaluated, of which the others are taken to be like.
+    """
+    done, left = positions.within[front], positions.num_left[front].double()
+    typical = done.double().mean() / num_steps  # tokens a round
+    pace = ((done + typical) / (num_steps + 1)).clamp(min=1.0)
+    num_rounds, order = (left / pace).sort(descending=True)
+    in_vain = (left * (1 - 1 / pace))[order].cumsum(0) * _num_nodes(latest)
+    calls = num_rounds * (1 + latest.widths.shape[1]) * CALL_NODES
+    # Entry m: the first m of `order` at once, the others round by round.
+    costs = F.pad(in_vain, (1, 0)) + F.pad(calls, (0, 1))
+    is_slow = torch.zeros_like(front, dtype=torch.bool)
+    is_slow[order[: int(costs.argmin())]] = True
+    return is_slow
+
+
+def _all_from(front: Tensor, positions: Positions) -> Tensor:
+    """All positions of texts from those at `front` on, one of each text."""
+    counts = positions.num_left[front]
+    starts = torch.repeat_interleave(front - (counts.cumsum(0) - counts), counts)
+    return starts + torch.arange(len(starts))
 
 
 def walk(after: Tensor, positions: Positions, texts: Tensor | None = None) -> Tensor:
@@ -137,16 +243,18 @@ def walk(after: Tensor, positions: Positions, texts: Tensor | None = None) -> Te
     Args:
         after: [Q] the position that follows the round at each; Q where it ends its text.
         positions: all of them.
-        texts: [T] int64, whose rounds; None: all.
+        texts: [T] int64, whose rounds, ascending; None: all.
     """
     texts = torch.arange(len(positions.starts) - 1) if texts is None else texts
-    here = positions.starts[texts[positions.starts.diff()[texts] > 0]]
-    visited = []
-    while len(here) > 0:
-        visited.append(here)
-        here = after[here]
-        here = here[here < len(positions)]
-    return torch.cat(visited).sort().values  # positions are numbered text by text
+    starts = positions.starts[texts[positions.starts.diff()[texts] > 0]]
+    next_of, end = after.tolist(), len(positions)  # single steps are no work for tensors
+    visited: list[int] = []
+    for start in starts.tolist():
+        here = start
+        while here < end:
+            visited.append(here)
+            here = next_of[here]
+    return torch.tensor(visited, dtype=torch.int64)
 
 
 def _next(rounds: Rounds, positions: Positions) -> Tensor:

@@ -4,6 +4,7 @@ Shapes: Q positions of all texts, P positions side by side, N drafted nodes, L d
 R rounds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -46,7 +47,7 @@ class Rounds:
         return Rounds(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     @classmethod
-    def join(cls, parts: "list[Rounds]") -> "Rounds":
+    def join(cls, parts: "Sequence[Rounds]") -> "Rounds":
         """All rounds of all parts."""
         deepest = max(part.widths.shape[1] for part in parts)
         padded = [
@@ -85,42 +86,71 @@ def play(
     if is_active is not None:
         depth = torch.as_tensor(budget.depth).expand(len(rows)) * is_active
         budget = replace(budget, depth=depth if len(rows) > 1 else int(depth))
-    proposer = trace.proposer(rows)
+    proposer = trace.proposer(rows, policy.needs_entropy, policy.num_confidences)
     clock.ends("other")
     tree = draft(policy, proposer, budget, len(rows), device, clock)
     keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
     clock.ends("policy")
-    path, widths = _followed(tree, positions, rows)
+    if len(tree) > 0:
+        path, widths = _followed(tree, positions, rows), _widths(tree)
+    else:
+        path, widths = torch.zeros(2, len(rows), 0, dtype=torch.int64)
     rounds = _count(tree, keep, path, widths, positions, rows, budget)
     clock.ends("other")
     return Played(rounds, tree, keep, path, proposer.num_missing)
 
 
-def _followed(tree: DraftTree, positions: Positions, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """The nodes that the text goes through, and the nodes that each forward ran: both [P, L]."""
-    node = torch.full_like(rows, -1)
-    path, widths = [], []
-    end = 0
-    for depth, size in enumerate(_level_sizes(tree), start=1):
-        start, end = end, end + size
-        valid, parents = tree.valid[:, start:end], tree.parents[:, start:end]
-        widths.append((valid & (tree.ranks[:, start:end] == 0)).sum(1))
-        said = positions.expected(rows, depth).unsqueeze(1)
-        match = (tree.token_ids[:, start:end] == said) & (parents == node.unsqueeze(1)) & valid
-        found, column = match.max(dim=1)
-        # -2 is nobody's parent: the path ends here.
-        node = torch.where(found, column + start, -2)
-        path.append(node)
-    if not path:
-        return rows.new_empty(len(rows), 0), rows.new_zeros(len(rows), 0)
-    return torch.stack(path, dim=1).clamp(min=-1), torch.stack(widths, dim=1)
+def play_nested(policies: Sequence[Policy], trace: Trace, rows: Tensor) -> list[Rounds]:
+    """What `play` makes of policies that nest in each other, who share the deepest one's draft."""
+    positions = trace.positions
+    context = positions.context(rows, -1)
+    budgets = [clamp_budget(policy.plan(context), context.remaining) for policy in policies]
+    depths = [int(torch.as_tensor(budget.depth).max()) for budget in budgets]
+    whole = play(policies[depths.index(max(depths))], trace, rows, -1)
+    found = []
+    for policy, budget, depth in zip(policies, budgets, depths, strict=True):
+        tree = whole.tree.cut(depth)
+        keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
+        path, widths = whole.path[:, :depth], whole.rounds.widths[:, :depth]
+        found.append(_count(tree, keep, path, widths, positions, rows, budget))
+    return found
 
 
-def _level_sizes(tree: DraftTree) -> list[int]:
-    """How many columns each level of a tree has; the rounds side by side share them."""
-    if len(tree) == 0:
-        return []
-    return torch.bincount(tree.depths[0], minlength=tree.num_levels + 1)[1:].tolist()
+def _followed(tree: DraftTree, positions: Positions, rows: Tensor) -> Tensor:
+    """The nodes that the text goes through, one a level: [P, L], -1 where none."""
+    depths = tree.depths[0]  # the rounds side by side share them
+    said = positions.following(rows, tree.num_levels)
+    match = (tree.token_ids == said.index_select(1, depths - 1)) & tree.valid
+    if len(tree) == tree.num_levels:  # chains
+        is_reached = match.long().cumprod(1) > 0
+        return torch.where(is_reached, torch.arange(tree.num_levels), -1)
+    # Few nodes match: whether their parents do, from the root down, is asked of those alone.
+    place, node = match.nonzero().unbind(1)
+    first = place * (len(tree) + 1)  # of each round, where column 0 stands for the root
+    own = first + node + 1
+    parent = first + tree.parents.flatten().take(own - place - 1) + 1
+    is_reached = torch.zeros(len(rows), len(tree) + 1, dtype=torch.bool)
+    is_reached[:, 0] = True
+    flat = is_reached.view(-1)
+    for _ in range(tree.num_levels):
+        flat.index_copy_(0, own, flat.index_select(0, parent))
+    found = flat.index_select(0, own)
+    place, node = place[found], node[found]
+    path = torch.full((len(rows), tree.num_levels), -1)
+    path[place, depths.index_select(0, node) - 1] = node
+    return path
+
+
+def _widths(tree: DraftTree) -> Tensor:
+    """The nodes that each forward ran, [P, L]: those that have a first child."""
+    if tree.is_dense:
+        return torch.tensor([num for num, _ in tree.levels]).expand(tree.num_rounds, -1)
+    widths, start = [], 0
+    for num_parents, num_children in tree.levels:
+        end = start + num_parents * num_children
+        widths.append(tree.valid[:, start:end:num_children].sum(1))
+        start = end
+    return torch.stack(widths, dim=1)
 
 
 def _count(
@@ -141,7 +171,7 @@ def _count(
         rows=rows,
         num_accepted=num_accepted,
         num_emitted=torch.minimum(num_accepted + 1, positions.num_left[rows]),
-        num_drafted=tree.valid.sum(1),
+        num_drafted=torch.full_like(rows, len(tree)) if tree.is_dense else tree.valid.sum(1),
         num_verified=keep.sum(1),
         widths=widths,
         is_tree=torch.full_like(rows, is_wide, dtype=torch.bool),
@@ -164,16 +194,20 @@ def outcome_of(
     reached = accepted & (played.tree.depths < positions.num_left[rounds.rows].unsqueeze(1))
     reached = torch.cat((is_active.unsqueeze(1), reached), dim=1)
     tested = reached.gather(1, played.tree.parents + 1) & keep
-    width = int(rounds.num_verified.max())
-    order = torch.argsort(keep, dim=1, descending=True, stable=True)[:, :width]
+    tree = played.tree
+    if keep is not tree.valid:
+        width = int(rounds.num_verified.max())
+        order = torch.argsort(keep, dim=1, descending=True, stable=True)[:, :width]
+        tested, accepted = tested.gather(1, order), accepted.gather(1, order)
+        tree = tree.take(keep, width)
     seconds = torch.zeros(2, len(rounds.rows), dtype=torch.float64)
     if cost is not None:
         shapes = rounds.shapes(positions)
         seconds = torch.stack((cost.draft_seconds(shapes), cost.verify_seconds(shapes)))
     return Outcome(
-        tree=played.tree.take(keep, width),
-        tested=tested.gather(1, order),
-        accepted=accepted.gather(1, order),
+        tree=tree,
+        tested=tested,
+        accepted=accepted,
         num_accepted=num_accepted,
         num_emitted=rounds.num_emitted * is_active,
         depth=rounds.depth,

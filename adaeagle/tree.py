@@ -4,8 +4,9 @@ Shapes: P rounds side by side, N drafted nodes, F frontier nodes, W nodes expand
 forward, C children of each, R rows of a verification (the root and the nodes kept).
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,7 +34,9 @@ class DraftTree:
     is_dense: bool = True  # no row is padding (known without asking the device)
     num_levels: int = 0  # levels drafted: no node is deeper
     num_origins: int = 0  # draft rows so far: the root's and one for each expanded node
+    levels: tuple[tuple[int, int], ...] = ()  # of each level as it was grown: parents, children
     entropies: Tensor | None = None  # [P, N] nats, of the law each node was proposed from
+    confidences: Tensor | None = None  # [P, N, C] log-probs of that law's best tokens, -inf: none
 
     def __len__(self) -> int:
         return self.token_ids.shape[1]
@@ -67,30 +70,52 @@ class DraftTree:
         path = log_probs
         if self.num_levels > 0:
             path = path + spread(self.path_log_probs.gather(1, level.parents))
-        depth = self.num_levels + 1
-        depths, ranks, origins = _layout(*shape, num_ranks, depth, self.num_origins, parents.device)
-        if level.num_children is None:
-            valid = torch.ones_like(parents, dtype=torch.bool)
-        else:
-            valid = ranks < spread(level.num_children)
-            path = path.masked_fill(~valid, -torch.inf)
+        levels = (*self.levels, (num_parents, num_ranks))
+        layout = _layout(levels, parents.device)
+        depths, ranks, origins, valid = (column.expand(num_rounds, -1) for column in layout)
+        is_dense = self.is_dense and level.num_children is None
+        if not is_dense:
+            own = valid[:, len(self) :]
+            if level.num_children is not None:
+                own = ranks[:, len(self) :] < spread(level.num_children)
+                path = path.masked_fill(~own, -torch.inf)
+            valid = joined(self.valid, own)
         entropies = None if level.entropies is None else spread(level.entropies)
         if entropies is not None and self.entropies is not None:
             entropies = joined(self.entropies, entropies)
+        confidences = level.confidences
+        if confidences is not None:
+            confidences = confidences.repeat_interleave(num_ranks, dim=1)
+            if self.confidences is not None:
+                confidences = joined(self.confidences, confidences)
         return DraftTree(
             token_ids=joined(self.token_ids, level.token_ids.reshape(shape)),
             parents=joined(self.parents, parents),
-            depths=joined(self.depths, depths),
+            depths=depths,
             log_probs=joined(self.log_probs, log_probs),
             path_log_probs=joined(self.path_log_probs, path),
-            ranks=joined(self.ranks, ranks),
-            valid=joined(self.valid, valid),
-            origins=joined(self.origins, origins),
-            is_dense=self.is_dense and level.num_children is None,
-            num_levels=depth,
+            ranks=ranks,
+            valid=valid,
+            origins=origins,
+            is_dense=is_dense,
+            num_levels=self.num_levels + 1,
             num_origins=self.num_origins + num_parents,
+            levels=levels,
             entropies=entropies,
+            confidences=confidences,
         )
+
+    def cut(self, num_levels: int) -> "DraftTree":
+        """The tree as it was after so many draft forwards, no more than there were."""
+        levels = self.levels[:num_levels]
+        num_rows = sum(parents * children for parents, children in levels)
+        changed: dict[str, Any] = {
+            field.name: column[:, :num_rows]
+            for field in fields(self)
+            if isinstance(column := getattr(self, field.name), Tensor)
+        }
+        changed["num_origins"] = sum(parents for parents, _ in levels)
+        return replace(self, levels=levels, num_levels=len(levels), **changed)
 
     def take(self, keep: Tensor, num_rows: int) -> "DraftTree":
         """The kept rows alone, in their order, with parents renumbered.
@@ -104,7 +129,7 @@ class DraftTree:
         new_row = keep.cumsum(1) - 1  # [P, N] the place of each kept row
         old_parents = self.parents.gather(1, rows)
         parents = new_row.gather(1, old_parents.clamp(min=0)).masked_fill(old_parents < 0, ROOT)
-        entropies = self.entropies
+        entropies, confidences = self.entropies, self.confidences
         return replace(
             self,
             token_ids=self.token_ids.gather(1, rows),
@@ -117,6 +142,7 @@ class DraftTree:
             origins=self.origins.gather(1, rows),
             is_dense=False,
             entropies=None if entropies is None else entropies.gather(1, rows),
+            confidences=None if confidences is None else _at(confidences, rows),
         )
 
 
@@ -129,26 +155,30 @@ class Level:
     log_probs: Tensor  # [P, W, C] float32
     num_children: Tensor | None = None  # [P, W] int64; None: all C of each
     entropies: Tensor | None = None  # [P, W] nats
+    confidences: Tensor | None = None  # [P, W, C]
 
 
-@lru_cache(maxsize=256)
+def _at(values: Tensor, rows: Tensor) -> Tensor:
+    """[P, N, C] at rows [P, R]: [P, R, C]."""
+    return values.gather(1, rows.unsqueeze(2).expand(-1, -1, values.shape[2]))
+
+
+@lru_cache(maxsize=4096)
 @torch.inference_mode(False)
-def _layout(
-    num_rounds: int,
-    num_rows: int,
-    num_ranks: int,
-    depth: int,
-    first_origin: int,
-    device: torch.device,
-) -> tuple[Tensor, ...]:
-    """Depths, ranks and origins of one level's rows, each [P, num_rows].
+def _layout(levels: tuple[tuple[int, int], ...], device: torch.device) -> tuple[Tensor, ...]:
+    """Depths, ranks, origins and validity of the rows of dense levels, each [N].
 
-    They depend on the level's size and place alone, and rounds repeat those.
+    They depend on the sizes of the levels alone, and rounds repeat those.
     """
-    rows = torch.arange(num_rows, device=device)
-    depths = torch.full_like(rows, depth)
-    columns = depths, rows % num_ranks, rows // num_ranks + first_origin
-    return tuple(column.expand(num_rounds, -1) for column in columns)
+    *before, (num_parents, num_ranks) = levels
+    rows = torch.arange(num_parents * num_ranks, device=device)
+    first_origin = sum(parents for parents, _ in before)
+    own = torch.full_like(rows, len(levels)), rows % num_ranks, rows // num_ranks + first_origin
+    columns = (*own, torch.ones_like(rows, dtype=torch.bool))
+    if not before:
+        return columns
+    above = _layout(tuple(before), device)
+    return tuple(torch.cat(pair) for pair in zip(above, columns, strict=True))
 
 
 def ancestors(tree: DraftTree) -> Tensor:
@@ -184,6 +214,12 @@ def likeliest(scores: Tensor, count: int | Tensor) -> Tensor:
     """
     if isinstance(count, int) and scores.shape[1] <= count:
         return scores > -torch.inf
+    if isinstance(count, int) and count > 0 and scores.shape[0] > 1 and scores.device.type == "cpu":
+        return _above_threshold(scores, count)
+    return _first_of_sorted(scores, count)
+
+
+def _first_of_sorted(scores: Tensor, count: int | Tensor) -> Tensor:
     order = torch.argsort(scores, dim=1, descending=True, stable=True)
     marked = torch.zeros_like(scores, dtype=torch.bool)
     if isinstance(count, int):
@@ -192,3 +228,14 @@ def likeliest(scores: Tensor, count: int | Tensor) -> Tensor:
         places = torch.arange(scores.shape[1], device=scores.device)
         marked.scatter_(1, order, places < count.unsqueeze(1))
     return marked & (scores > -torch.inf)
+
+
+def _above_threshold(scores: Tensor, count: int) -> Tensor:
+    """The same for many rows on the host, where finding a threshold is faster than sorting."""
+    least = scores.kthvalue(scores.shape[1] - count + 1, dim=1, keepdim=True).values
+    marked = scores >= least
+    # More than asked for: equal scores at the threshold, where order decides, or -inf itself.
+    is_tied = marked.sum(1) > count
+    if is_tied.any():
+        marked[is_tied] = _first_of_sorted(scores[is_tied], count)
+    return marked

@@ -35,6 +35,7 @@ class Chain(Shape):
         if proposal not in ("draw", "top_k"):
             raise ValueError(f"proposal must be 'draw' or 'top_k', got {proposal!r}")
         super().__init__(stop)
+        self.nests = stop is None
         self.length = length
         self.proposal = proposal
 

@@ -48,6 +48,7 @@ class Eagle2(Shape):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
         super().__init__(stop)
+        self.nests = stop is None
         self.depth = depth
         self.width = width
         self.nodes = nodes

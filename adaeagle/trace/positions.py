@@ -64,6 +64,12 @@ class Positions:
             features=self._features.index_select(0, self._seen[rows]),
         )
 
+    def following(self, rows: Tensor, count: int) -> Tensor:
+        """The text's next tokens: [P, count] int64, -1 beyond its end."""
+        places = torch.arange(1, count + 1)
+        found = (self._pending[rows].unsqueeze(1) + places).clamp(max=len(self._token_ids) - 1)
+        return self._token_ids[found].masked_fill(self.num_left[rows].unsqueeze(1) < places, -1)
+
     def expected(self, rows: Tensor, depth: int) -> Tensor:
         """The text's token `depth` places on: [P] int64, -1 beyond its end."""
         places = (self._pending[rows] + depth).clamp(max=len(self._token_ids) - 1)

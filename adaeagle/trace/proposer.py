@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.expander import Expander
@@ -25,6 +26,8 @@ class RecordedProposer:
         rows: [P] int64 positions of the envelope, each once.
         expander: gives what drafts the nodes that were not recorded; None: they are refused.
         vocab_size: children that a node can have at most.
+        needs_entropy: give `Level.entropies`.
+        num_confidences: of `Level.confidences`.
     """
 
     def __init__(
@@ -33,13 +36,19 @@ class RecordedProposer:
         rows: Tensor,
         expander: Callable[[], Expander] | None,
         vocab_size: int,
+        needs_entropy: bool = False,
+        num_confidences: int = 0,
     ) -> None:
         self._envelope = envelope
         self._rows = rows
         self._expander = expander
         self._vocab_size = vocab_size
-        # [P, 1 + N] the envelope's node of the root and of every drafted node.
-        self._nodes = envelope.roots[rows].unsqueeze(1)
+        self._needs_entropy = needs_entropy
+        self._num_confidences = num_confidences
+        # The envelope's nodes that the latest forward ran, and their children: those of the tree's
+        # last level.
+        self._run = torch.empty(0, 0, dtype=torch.int64)  # [P, W]
+        self._children = envelope.roots[rows].view(-1, 1, 1)  # [P, W, C]
         self.num_missing = 0
         """Nodes that had to be drafted."""
 
@@ -47,43 +56,52 @@ class RecordedProposer:
         self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
     ) -> Level:
         num_ranks = min(num_ranks, self._vocab_size)
-        if num_ranks > self._envelope.num_ranks:
-            self._envelope.widen(num_ranks)
-        nodes = self._nodes.gather(1, rows + 1)  # [P, W]
+        num_best = max(num_ranks, min(self._num_confidences, self._vocab_size))
+        if num_best > self._envelope.num_ranks:
+            self._envelope.widen(num_best)
+        level = self._children.flatten(1)
+        columns = rows + (level.shape[1] - len(tree) if len(tree) > 0 else 1)
+        nodes = level.gather(1, columns)  # [P, W]
         is_open = None if num_children is None else num_children > 0
         absent = nodes < 0 if is_open is None else (nodes < 0) & is_open
         if absent.any():
-            nodes = self._draft(tree, rows, nodes, absent)
-        if self._envelope.is_ragged:
-            self._widen(nodes if is_open is None else nodes[is_open], num_ranks, tree)
-        known = nodes.clamp(min=0).flatten()
-        shape = (*nodes.shape, num_ranks)
-
-        def look_up(values: Tensor) -> Tensor:  # [E, R] → [P, W, C]
-            return values.index_select(0, known)[:, :num_ranks].view(shape)
-
+            nodes = nodes.masked_scatter(absent, self._draft(tree, columns, absent))
         envelope = self._envelope
-        children = look_up(envelope.children)
-        if is_open is not None:
-            children = children.masked_fill(~is_open.unsqueeze(2), UNKNOWN)
-        self._nodes = torch.cat((self._nodes, children.flatten(1)), dim=1)
-        entropies = envelope.entropies.index_select(0, known).view(nodes.shape)
+        if envelope.is_ragged:
+            self._widen(nodes if is_open is None else nodes[is_open], num_best, tree)
+        known = (nodes if is_open is None else nodes.clamp(min=0)).flatten()
+
+        def look_up(values: Tensor, count: int = num_ranks) -> Tensor:  # [E, R] → [P, W, C]
+            if count == 1:
+                return values[:, 0].index_select(0, known).view(*nodes.shape, 1)
+            return values.index_select(0, known)[:, :count].view(*nodes.shape, count)
+
+        self._run, self._children = nodes, look_up(envelope.children)
+        entropies = confidences = None
+        if self._needs_entropy:
+            entropies = envelope.entropies.index_select(0, known).view(nodes.shape)
+        if self._num_confidences:
+            confidences = look_up(envelope.log_probs, min(num_best, self._num_confidences))
+            missing = self._num_confidences - confidences.shape[2]
+            confidences = F.pad(confidences, (0, missing), value=-torch.inf)
         return Level(
-            rows, look_up(envelope.token_ids), look_up(envelope.log_probs), entropies=entropies
+            rows,
+            look_up(envelope.token_ids),
+            look_up(envelope.log_probs),
+            entropies=entropies,
+            confidences=confidences,
         )
 
-    def _draft(self, tree: DraftTree, rows: Tensor, nodes: Tensor, absent: Tensor) -> Tensor:
-        """The nodes of `rows` [P, W], drafted where they are `absent`."""
+    def _draft(self, tree: DraftTree, columns: Tensor, absent: Tensor) -> Tensor:
+        """Drafts nodes of the last level: [P, W] columns of it, those that are `absent`."""
         expander = self._may_draft(int(absent.sum()), tree)
-        place, column = absent.nonzero().unbind(1)
-        row = rows[place, column]
-        parents, ranks = torch.full_like(row, UNKNOWN), torch.zeros_like(row)
+        place = absent.nonzero()[:, 0]
+        column = columns[absent]
+        parents, ranks = torch.full_like(column, UNKNOWN), torch.zeros_like(column)
         if len(tree) > 0:  # else it is the root that was not recorded
-            parents = self._nodes[place, tree.parents[place, row] + 1]
-            ranks = tree.ranks[place, row]
-        new = expander.add(self._rows[place], parents, ranks)
-        self._nodes[place, row + 1] = new
-        return nodes.masked_scatter(absent, new)
+            num_ranks = self._children.shape[2]
+            parents, ranks = self._run[place, column // num_ranks], column % num_ranks
+        return expander.add(self._rows[place], parents, ranks)
 
     def _widen(self, nodes: Tensor, num_ranks: int, tree: DraftTree) -> None:
         """Drafts `nodes` again where fewer children were recorded than are asked for."""

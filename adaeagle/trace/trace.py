@@ -37,10 +37,14 @@ class Trace:
         self._load = drafter
         self._expander: Expander | None = None
 
-    def proposer(self, rows: Tensor) -> RecordedProposer:
+    def proposer(
+        self, rows: Tensor, needs_entropy: bool = False, num_confidences: int = 0
+    ) -> RecordedProposer:
         """What stands in for the draft model at positions `rows` [P], each once."""
         expander = None if self._load is None else self._expand
-        return RecordedProposer(self.envelope, rows, expander, self.vocab_size)
+        return RecordedProposer(
+            self.envelope, rows, expander, self.vocab_size, needs_entropy, num_confidences
+        )
 
     def _expand(self) -> Expander:
         if self._expander is None:

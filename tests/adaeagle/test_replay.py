@@ -7,16 +7,18 @@ from inspect import signature
 
 import pytest
 import torch
+from torch import Tensor
 
 from adaeagle import Generation, Target, generate
+from adaeagle import replay as replaying
 from adaeagle.cost import CostModel
 from adaeagle.drafters.base import TextDrafter
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.prompts import Prompt
 from adaeagle.registry import POLICIES as POLICY_GROUP
 from adaeagle.registry import get_policy
-from adaeagle.replay import replay, replay_everywhere, texts_of
-from adaeagle.replay_rounds import Rounds
+from adaeagle.replay import replay, replay_everywhere, replay_family, texts_of
+from adaeagle.replay_rounds import Played, Rounds, play
 from adaeagle.trace.proposer import NotRecordedError
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
@@ -218,6 +220,65 @@ def test_everywhere_agrees_with_the_rounds_that_are_run(
     assert everywhere.rows.tolist() == list(range(len(trace.positions)))
     some = replay(get_policy(spec), trace).rounds
     assert torch.equal(everywhere.take(some.rows).num_emitted, some.num_emitted)
+
+
+@pytest.mark.parametrize("spec", ["chain(length=9)", "eagle2(depth=4, width=4, nodes=11)"])
+@pytest.mark.parametrize(("calls", "nodes"), [(0, 1 << 17), (0, 1), (10**9, 1 << 17), (10**9, 40)])
+def test_rounds_do_not_depend_on_the_order_they_are_evaluated_in(
+    calls: int,
+    nodes: int,
+    spec: str,
+    make_pair: MakePair,
+    record: Callable[[str], list[RecordedText]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Calls that cost nothing: a round at a time; calls that cost all: everywhere at once."""
+    trace = Trace(record("eagle"), make_pair("eagle")[0].vocab_size)
+    expected = replayed_rounds(replay(get_policy(spec), trace).rounds)
+    sizes = []
+
+    def counting(policy: Policy, trace: Trace, rows: Tensor, number: int) -> Played:
+        sizes.append(len(rows))
+        return play(policy, trace, rows, number)
+
+    monkeypatch.setattr(replaying, "CALL_NODES", calls)
+    monkeypatch.setattr(replaying, "MAX_NODES", nodes)
+    monkeypatch.setattr(replaying, "play", counting)
+    assert replayed_rounds(replay(get_policy(spec), trace).rounds) == expected
+    assert sizes[0] == 3
+    if nodes > 40:
+        assert (len(sizes) <= 3) == (calls > 0)
+    else:
+        assert max(sizes[1:]) <= max(1, nodes // 10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_family_shares_drafts_and_nothing_else(
+    kind: str, make_pair: MakePair, record: Callable[[str], list[RecordedText]]
+) -> None:
+    target, drafter = make_pair(kind)
+    trace = Trace(record(kind), target.vocab_size, lambda: drafter)
+    specs = [
+        "eagle2(depth=4, width=4, nodes=11)",
+        "vanilla",
+        "chain(length=3)",
+        "eagle2(depth=2, width=4, nodes=20)",
+        "eagle2(depth=2, width=3, nodes=9)",
+        "chain(length=12)",
+        "eagle2(depth=4, width=4, nodes=3)",
+        "eagle2(depth=4, width=4, nodes=11, stop=confidence(threshold=0.3))",
+        "static_tree([[0], [1], [0, 0]])",
+        "static_tree([[0], [1], [1, 0]])",
+    ]
+    family = replay_family([get_policy(spec) for spec in specs], trace)
+    for spec, found in zip(specs, family, strict=True):
+        alone = replay_everywhere(get_policy(spec), trace).rounds
+        assert replayed_rounds(found) == replayed_rounds(alone), spec
+        assert torch.equal(found.rows, alone.rows)
+        assert torch.equal(found.is_tree, alone.is_tree)
+        deepest = int(alone.depth.max())
+        assert torch.equal(found.widths[:, :deepest], alone.widths[:, :deepest])
+        assert not found.widths[:, deepest:].any()
 
 
 class Listening(Policy):

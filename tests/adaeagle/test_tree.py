@@ -1,5 +1,7 @@
 """Trees as tensors: growing, taking, paths, and choices that never orphan a node."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,6 +56,30 @@ def test_grow_pads_ragged_levels() -> None:
     assert likeliest(tree.path_log_probs, 6).tolist() == tree.valid.tolist()
 
 
+def test_a_tree_cut_is_the_tree_it_was() -> None:
+    first = level([-1], [[7, 8, 9]], [[0.5, 0.3, 0.1]])
+    second = Level(
+        torch.tensor([[0, 2]]),
+        torch.tensor([[[1, 2], [3, 4]]]),
+        torch.full((1, 2, 2), 0.5).log(),
+        torch.tensor([[2, 1]]),
+        entropies=torch.tensor([[0.3, 0.4]]),
+    )
+    third = level([3], [[5]], [[0.5]])
+    stages = [DraftTree.empty(1, "cpu")]
+    for grown in (replace(first, entropies=torch.tensor([[0.2]])), second, third):
+        stages.append(stages[-1].grow(grown))
+    for num_levels, stage in enumerate(stages[:3]):
+        cut = stages[3].cut(num_levels)
+        for name in ("token_ids", "parents", "depths", "ranks", "valid", "origins"):
+            assert torch.equal(getattr(cut, name), getattr(stage, name)), name
+        assert torch.equal(cut.path_log_probs, stage.path_log_probs)
+        assert (cut.num_levels, cut.num_origins) == (num_levels, stage.num_origins)
+    entropies = stages[3].cut(2).entropies
+    assert entropies is None or entropies.shape == (1, 7)
+    assert len(stages[3].cut(9)) == len(stages[3])
+
+
 def test_take_renumbers_parents(tree: DraftTree) -> None:
     keep = torch.tensor([[True, False, True, True, False, False, True]])
     taken = tree.take(keep, 5)
@@ -103,6 +129,22 @@ def test_likeliest_marks_the_best() -> None:
     assert likeliest(scores, 9).int().tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
     assert likeliest(scores, 0).int().tolist() == [[0] * 4] * 2
     assert likeliest(scores, torch.tensor([1, 2])).int().tolist() == [[0, 0, 1, 0], [1, 1, 0, 0]]
+
+
+@pytest.mark.parametrize("count", [1, 3, 9, 19])
+@pytest.mark.parametrize("kind", ["distinct", "tied", "few"])
+def test_many_rows_are_marked_as_one_by_one(kind: str, count: int) -> None:
+    """Many rows take another way than one row does."""
+    torch.manual_seed(count)
+    scores = -torch.rand(50, 20)
+    if kind == "tied":
+        scores = scores.mul(4).round()
+    if kind == "few":
+        scores[torch.rand(50, 20) < 0.7] = -torch.inf
+    one_by_one = torch.cat([likeliest(row.unsqueeze(0), count) for row in scores])
+    assert torch.equal(likeliest(scores, count), one_by_one)
+    best = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    assert bool(one_by_one.gather(1, best).eq(scores.gather(1, best) > -torch.inf).all())
 
 
 def test_equal_scores_go_to_the_earlier() -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_curve
 
 from adaeagle import DraftTree, ModelDrafter, Target, get_policy
 from adaeagle.policy import Outcome
@@ -42,6 +44,19 @@ def test_against_a_search() -> None:
         p, a = probs.tolist(), accepted.tolist()
         least = min(cost(threshold, p, a) for threshold in [*p, 2.0])
         assert cost(best_threshold(p, a), p, a) == pytest.approx(least)
+
+
+def test_points_are_scikit_learn_s() -> None:
+    """Of equal costs the first point counts, as `transformers` takes it."""
+    draws = np.random.default_rng(0)
+    for digits in (1, 2, 7):
+        for _ in range(60):
+            probs = np.round(draws.random(draws.integers(6, 40)), digits).tolist()
+            accepted = (draws.random(len(probs)) < draws.random()).tolist()
+            if len(set(accepted)) == 2:
+                bad, good, thresholds = roc_curve(accepted, probs)
+                expected = float(thresholds[np.argmin(bad + 3 * (1 - good))])
+                assert best_threshold(probs, accepted) == expected
 
 
 def test_it_waits_for_six_samples_of_both_outcomes(
