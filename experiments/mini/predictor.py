@@ -1,7 +1,7 @@
 """Makes the predictor that is bundled with `mini`: a trace of held-out questions, then training.
 
 The questions are of the same sources as the bundled prompts and none of them; neither target nor
-head has seen their answers. Recording took 55 minutes and training 3, on one core beside other work.
+head has seen their answers. On one core beside other work recording took 55 minutes, training 3.
 
     python -m experiments.mini.predictor --data DATA --out OUT
 """
