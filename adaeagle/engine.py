@@ -283,6 +283,7 @@ class _Decoding:
             self.drafter.vocab_map,
             self.target.vocab_size,
             noise,
+            self.policy.num_confidences,
         )
         tree = draft(self.policy, proposer, budget, 1, device, clock)
         if tree.num_levels:

@@ -106,18 +106,21 @@ class Grouped(Protocol):
     def source(self) -> str: ...
 
 
+G = TypeVar("G", bound=Grouped)
+
+
 def grouping(prompts: Sequence[Grouped]) -> str:
     """`source` or `category`: whichever tells more kinds of prompts apart."""
     num_sources = len({prompt.source for prompt in prompts})
     return "source" if num_sources > len({prompt.category for prompt in prompts}) else "category"
 
 
-def spread(prompts: Sequence[Prompt], limit: int) -> list[Prompt]:
+def spread(prompts: Sequence[G], limit: int) -> list[G]:
     """The first `limit` prompts when every group gives one in turn."""
     if limit < 1:
         raise ValueError(f"limit must be >= 1, got {limit}")
     key = grouping(prompts)
-    groups: dict[str, list[Prompt]] = {}
+    groups: dict[str, list[G]] = {}
     for prompt in prompts:
         groups.setdefault(getattr(prompt, key), []).append(prompt)
     in_turn = (prompt for row in zip_longest(*groups.values()) for prompt in row)

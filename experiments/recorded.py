@@ -29,6 +29,7 @@ class Recorded(Policy):
         self.proposal = policy.proposal
         self.fixed_shape = policy.fixed_shape
         self.needs_entropy = policy.needs_entropy
+        self.num_confidences = policy.num_confidences
 
     def check(self, identify: Identify) -> None:
         self.policy.check(identify)

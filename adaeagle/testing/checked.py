@@ -25,6 +25,7 @@ class Checked(Policy):
         self.learns = policy.learns
         self.fixed_shape = policy.fixed_shape
         self.needs_entropy = policy.needs_entropy
+        self.num_confidences = policy.num_confidences
 
     def check(self, identify: Identify) -> None:
         self.policy.check(identify)

@@ -173,6 +173,7 @@ class Stopped(Policy):
         self.width = width
         self.learns = rule.learns
         self.needs_entropy = rule.needs_entropy
+        self.num_confidences = rule.num_confidences
 
     def check(self, identify: Identify) -> None:
         self.rule.check(identify)

@@ -120,6 +120,7 @@ class ToyTexts:
             Sampling(),
             torch.Generator(),
             policy.needs_entropy,
+            num_confidences=policy.num_confidences,
         )
         cpu = torch.device("cpu")
         tree = draft(policy, proposer, budget, len(self._rows), cpu, RoundClock(cpu))
