@@ -1,0 +1,120 @@
+"""What the page's explorer shows, as the JSON that `templates/explorer.js` reads.
+
+    policies   [{name, family}]; family is null where no oracle was solved
+    members    {family: [spec]}, the fixed drafts among which `dp` chooses
+    texts      [{label, prompt, said: [text], tokens: [place], target: [probability or null]}]
+    rounds     [policy][text] → [round], in order
+    oracle     {family: [text][position] → foresight}
+    tokens     [[text, id]], which texts and trees name by their places
+
+A round is a list: position, draft forwards, tokens drafted, verified, accepted, emitted,
+milliseconds ([draft, verify, other] or null), then of each node of its tree its token, its parent
+(-1: the root) and its probability in thousandths, and a string of their fates. A foresight is a
+list: member, draft forwards, tokens drafted, verified, accepted, emitted, milliseconds.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from adaeagle.prompts import spread
+from adaeagle.trace.text import RecordedText
+from experiments.report.again import FAMILIES, NothingToExploreError, PlayedAgain, play_again
+from experiments.report.finished import Finished
+from experiments.report.rounds import Foresight, ShownRound
+from experiments.report.token_texts import TokenTexts, load_tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """An explorer's content, and what had to be left out of it."""
+
+    data: dict[str, Any]
+    prompt_ids: list[str]
+    remarks: list[str]
+
+
+def explore(run: Finished, num_prompts: int) -> Explored:
+    """Everything that can be looked at of some prompts.
+
+    Args:
+        run: whose rounds they are.
+        num_prompts: at most, taken from each source in turn.
+
+    Raises:
+        NothingToExploreError: there is nothing.
+    """
+    if num_prompts == 0:
+        raise NothingToExploreError("no prompts were asked for")
+    prompt_ids = [record.id for record in spread(run.records, num_prompts)]
+    played = play_again(run, prompt_ids)
+    told = TokenTexts(load_tokenizer(played.target))
+    return Explored(_data(run, played, told), prompt_ids, played.remarks)
+
+
+def _data(run: Finished, played: PlayedAgain, told: TokenTexts) -> dict[str, Any]:
+    family_of = run.results["oracle"]["family_of"] if played.oracle else {}
+    return {
+        "policies": [{"name": name, "family": family_of.get(name)} for name in played.policies],
+        "members": {name: FAMILIES[name]() for name in played.oracle},
+        "texts": [_text(text, told) for text in played.texts],
+        "rounds": [
+            [[_round(one, told) for one in rounds] for rounds in by_text]
+            for by_text in played.policies.values()
+        ],
+        "oracle": {
+            name: [[_foresight(one) for one in found] for found in by_text]
+            for name, by_text in played.oracle.items()
+        },
+        # Last, when all that names a token has asked for it.
+        "tokens": list(zip(told.texts, told.token_ids, strict=True)),
+    }
+
+
+def _text(text: RecordedText, told: TokenTexts) -> dict[str, Any]:
+    kind = text.source or text.category
+    turn = f", turn {text.turn + 1}" if text.turn > 0 else ""
+    label = text.prompt_id if text.prompt_id.startswith(kind) else f"{kind}: {text.prompt_id}"
+    token_ids = text.token_ids.tolist()
+    is_top = (text.top_token_ids[:, 0] == text.token_ids).tolist()
+    shares = text.top_log_probs[:, 0].exp().tolist()
+    return {
+        "label": label + turn,
+        "prompt": told.prompt(text.prompt_ids.tolist()),
+        "said": told.flow(token_ids),
+        "tokens": told.places(token_ids),
+        "target": [
+            round(share, 4) if known else None for share, known in zip(shares, is_top, strict=True)
+        ],
+    }
+
+
+def _round(one: ShownRound, told: TokenTexts) -> list[Any]:
+    return [
+        one.position,
+        one.depth,
+        one.num_drafted,
+        one.num_verified,
+        one.num_accepted,
+        one.num_emitted,
+        None if one.seconds is None else [_milliseconds(part) for part in one.seconds],
+        told.places(one.token_ids),
+        one.parents,
+        [round(1000 * share) for share in one.probabilities],
+        one.fates,
+    ]
+
+
+def _foresight(one: Foresight) -> list[Any]:
+    return [
+        one.member,
+        one.depth,
+        one.num_drafted,
+        one.num_verified,
+        one.num_accepted,
+        one.num_emitted,
+        _milliseconds(one.seconds),
+    ]
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(1000 * seconds, 3)
