@@ -8,6 +8,7 @@ Expected: in float32, no divergence at a gap above `NEAR_TIE`.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from adaeagle.bench.audit import (
     TransformersReference,
     VanillaReference,
 )
+from adaeagle.identity import identify
 from adaeagle.prompts import Prompt
 from experiments.commands.failure import InputError, argument
 from experiments.commands.models import ModelOptions, Models, load_models
 from experiments.random_models import RANDOM, is_random, load_random, random_prompts
 from experiments.run import (
+    check_policies,
     check_prompts,
     finish,
     load_prompts,
@@ -81,6 +84,7 @@ def audit(settings: Settings, *, as_json: bool) -> bool:
     arms = make_policies(settings.policies)
     drafts = any(not isinstance(policy, Vanilla) for policy in arms.values())
     models = _load(settings, drafts)
+    check_policies(arms, partial(identify, models.target, models.drafter))
     prompts = _prompts(settings, models)
     config = {
         **models.config,

@@ -6,6 +6,7 @@ Question: how much faster than plain decoding is each policy, and where do its r
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import results
 from adaeagle.bench.run_folder import RunFolder
 from adaeagle.bench.runner import Bench
+from adaeagle.identity import identify
 from adaeagle.policy import Policy
 from adaeagle.prompts import Prompt, grouping
 from adaeagle.registry import get_policy
@@ -27,6 +29,7 @@ from experiments.commands.models import ModelOptions, load_models, make_sampling
 from experiments.plot_style import png
 from experiments.plots import draw_all
 from experiments.run import (
+    check_policies,
     check_prompts,
     finish,
     load_prompts,
@@ -127,6 +130,7 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
     if settings.calibration and not drafts:
         raise InputError("--calibration needs a policy that drafts, got vanilla alone")
     models = load_models(settings.models, needs_drafter=drafts, is_greedy=law.is_greedy)
+    check_policies(arms, partial(identify, models.target, models.drafter))
     check_prompts(models.target, prompts, settings.prompts)
     config = {
         **models.config,

@@ -7,6 +7,7 @@ share of what perfect foresight would win is that?
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ from experiments.commands.failure import InputError, argument
 from experiments.commands.models import ModelOptions, load_models
 from experiments.comparison import POLICIES
 from experiments.plots import draw_all
-from experiments.run import make_policies, open_folder
+from experiments.run import check_policies, make_policies, open_folder
 from experiments.tables import group_table, headroom_table, round_table, speed_table
 
 SPLITS = ("all", "tune", "test")
@@ -76,6 +77,7 @@ def run_replay(settings: Settings, *, as_json: bool) -> None:
     folder = open_trace(settings.trace)
     cost, cost_path = load_cost(settings.cost, settings.trace)
     trace = load_trace(folder, settings.split, None if settings.strict else settings.device or "")
+    check_policies(arms, partial(folder.manifest.models, trace.texts[0].features.shape[1]))
     config = {
         "target": folder.manifest.target,
         "drafter": folder.manifest.drafter,

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from adaeagle.bench import provenance
 from adaeagle.bench.run_folder import R, RunFolder
 from adaeagle.bench.runner import make_arms
+from adaeagle.identity import Identify
 from adaeagle.policy import Policy
 from adaeagle.prompts import Conversation, Prompt, digest, read_prompts, spread
 from adaeagle.target import Target
@@ -25,6 +26,13 @@ def make_policies(specs: Sequence[str]) -> dict[str, Policy]:
             make_arms([spec])
     with argument("--policies", " ".join(specs)):
         return make_arms([spec.strip() for spec in specs])
+
+
+def check_policies(arms: Mapping[str, Policy], identify: Identify) -> None:
+    """Refuses a policy that was made for other models, before anything has run."""
+    for spec, policy in arms.items():
+        with argument("--policies", spec, errors=ValueError):
+            policy.check(identify)
 
 
 def load_prompts(name: str, limit: int | None) -> list[Prompt]:

@@ -1,5 +1,6 @@
 """`adaeagle generate`: one policy answering prompts, round by round."""
 
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -56,6 +57,7 @@ def generate(
     """Answer prompts with one policy, showing the text as it comes."""
     from rich.console import Console
 
+    from adaeagle.identity import identify
     from adaeagle.prompts import Conversation
     from adaeagle.registry import get_policy
     from experiments import answering
@@ -75,6 +77,8 @@ def generate(
         needs_drafter=not isinstance(chosen, Vanilla),
         is_greedy=law.is_greedy,
     )
+    with argument("--policy", policy, errors=ValueError):
+        chosen.check(partial(identify, models.target, models.drafter))
     option = "--prompt" if prompts is None else "--prompts"
     with argument(option, prompt if prompts is None else prompts):
         for question in asked:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from adaeagle.cost import CostModel
 from adaeagle.testing.toy_trace import toy_folder, toy_trace
 from experiments import train_predictor as training
 
@@ -98,3 +99,27 @@ def test_help_shows_an_example(run: Any) -> None:
     code, out, _ = run("train-predictor", "--help")
     assert code == 0
     assert "adaeagle train-predictor --trace runs/trace" in out
+
+
+@pytest.mark.parametrize("command", ["compare", "generate", "audit", "replay"])
+def test_a_predictor_of_other_models_is_refused_before_anything_runs(
+    command: str, train: Any, run: Any, folders: Any, prompts: Path, tmp_path: Path
+) -> None:
+    assert train("--kind", DISCO, "--max-steps", "2")[0] == 0
+    spec = f"disco(predictor='{tmp_path / 'it'}')"
+    models = ("--target", str(folders.target), "--drafter", str(folders.head))
+    asked = ("--prompts", str(prompts), "--max-new-tokens", "8")
+    if command == "replay":
+        recorded = ("--envelope", "chain(length=4)", "--out", str(tmp_path / "trace"))
+        assert run("trace", *models, *asked, *recorded)[0] == 0
+        cost = CostModel.linear(constant=0.1, draft=0.1, verify=1.0)
+        cost.save(tmp_path / "trace" / "cost.json")
+        given = (str(tmp_path / "trace"), "--policies", spec)
+    else:
+        option = "--policy" if command == "generate" else "--policies"
+        given = (*models, *asked, option, spec)
+    code, _, err = run(command, *given)
+    assert code == 2
+    last = err.splitlines()[-1]
+    assert last.startswith("adaeagle: --polic")
+    assert "target of predictor disco must be the one it was trained for, toy" in last
