@@ -114,7 +114,7 @@ def test_a_predictor_of_other_models_is_refused_before_anything_runs(
         assert run("trace", *models, *asked, *recorded)[0] == 0
         cost = CostModel.linear(constant=0.1, draft=0.1, verify=1.0)
         cost.save(tmp_path / "trace" / "cost.json")
-        given = (str(tmp_path / "trace"), "--policies", spec)
+        given: tuple[str, ...] = (str(tmp_path / "trace"), "--policies", spec)
     else:
         option = "--policy" if command == "generate" else "--policies"
         given = (*models, *asked, option, spec)
