@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaeagle.cost import CostModel
+from adaeagle.cost import CostModel, RoundShapes
 from adaeagle.oracle import Choices, choices, clairvoyant, dp, greedy, headroom_recovered
 from adaeagle.registry import get_policy
 from adaeagle.replay import walk
@@ -106,10 +106,17 @@ def clairvoyant_speed(trace: Trace, cost: CostModel) -> float:
 
 
 def prefill_seconds(trace: Trace, cost: CostModel) -> float:
-    """Of target and draft model, all texts together."""
+    """Of target and draft model, all texts together.
+
+    The draft model's is what its first forward of a text takes beyond any other first forward,
+    which the rounds pay.
+    """
     lengths = torch.tensor([len(text.prompt_ids) for text in trace.texts])
-    total = cost.prefill_seconds(lengths) + cost.draft_prefill_seconds(lengths)
-    return float(total.sum())
+    ones = torch.ones(len(lengths), 1, dtype=torch.int64)
+    chains = torch.zeros(len(lengths), dtype=torch.bool)
+    first = cost.draft_seconds(RoundShapes(lengths, ones, ones[:, 0], chains))
+    more = (cost.draft_prefill_seconds(lengths) - first).clamp(min=0)
+    return float((cost.prefill_seconds(lengths) + more).sum())
 
 
 def _fixed_seconds(family: Choices, trace: Trace) -> Tensor:
