@@ -1,5 +1,6 @@
 """The Python on the pages of `docs/` runs, and the package that one of them writes is found."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from adaeagle.bundled import bundled_folder
+from adaeagle.testing.toy_trace import toy_folder, toy_trace
 from experiments.cli import main
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -73,7 +75,12 @@ def test_code_runs(page: str, on_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
     """The package of `write-a-policy.md`, with what an installer writes beside it."""
-    files, _ = blocks("write-a-policy.md")
+    return install("write-a-policy.md", tmp_path)
+
+
+def install(page: str, tmp_path: Path) -> Path:
+    """The package that a page writes, with what an installer writes beside it."""
+    files, _ = blocks(page)
     write(files, tmp_path)
     project = tomllib.loads(files["pyproject.toml"])["project"]
     about = tmp_path / f"drafting_ideas-{project['version']}.dist-info"
@@ -120,3 +127,18 @@ def test_its_own_tests_pass(example: Path) -> None:
     said = run(example, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert re.search(r"\d\d passed", said)
     assert "failed" not in said
+
+
+def test_a_predictor_of_another_package_is_trained_by_name(tmp_path: Path) -> None:
+    folder = install("write-a-predictor.md", tmp_path / "package")
+    toy_folder(tmp_path / "trace", toy_trace([[3, 0, 2, 1, 5, 0, 1, 2] * 3] * 4))
+    trained = ("--trace", str(tmp_path / "trace"), "--out", str(tmp_path / "it"))
+    wanted = ("--kind", "margin(hidden_size=4)", "--max-steps", "2", "--accelerator", "cpu")
+    said = run(folder, "-m", "experiments.cli", "train-predictor", *trained, *wanted)
+    assert json.loads(said)["kind"] == "margin"
+    code = f"""
+import adaeagle
+rule = adaeagle.get_policy("disco(predictor='{tmp_path / 'it'}')").stop
+print(type(rule.predictor).__module__, rule.predictor.hidden_size, rule.num_confidences)
+"""
+    assert run(folder, "-c", code).split() == ["drafting_ideas.margin", "4", "2"]
