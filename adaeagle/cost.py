@@ -27,6 +27,7 @@ class RoundShapes:
     widths: Tensor  # [R, L] int64, nodes each draft forward ran, 1 (the root) first; 0: none
     nodes: Tensor  # [R] int64, drafted tokens verified, the root not counted
     is_tree: Tensor  # [R] bool, somewhere more than one child or node a level; else a chain
+    caught_up: Tensor | None = None  # [R] tokens the first draft forward takes in; None: several
 
     def __post_init__(self) -> None:
         num_rounds = len(self.contexts)
@@ -42,16 +43,26 @@ class RoundShapes:
     def rows(self, chosen: Tensor) -> "RoundShapes":
         """Some of the rounds, by bool [R] or by index."""
         return RoundShapes(
-            self.contexts[chosen], self.widths[chosen], self.nodes[chosen], self.is_tree[chosen]
+            self.contexts[chosen],
+            self.widths[chosen],
+            self.nodes[chosen],
+            self.is_tree[chosen],
+            None if self.caught_up is None else self.caught_up[chosen],
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A round's parts for one kind of draft: chains need neither mask nor compaction, trees do."""
+    """A round's parts for one kind of draft: chains need neither mask nor compaction, trees do.
 
-    first: Table  # the draft forward that catches up and runs the root; of one size, 1
-    next: Table  # each later draft forward, by width
+    Draft forwards differ by their place: the first takes in what was accepted, for which several
+    tokens need a mask; the second still finds the verification's weights where the draft model's
+    will be cached.
+    """
+
+    first: Table  # catches up and runs the root; by tokens taken in: 1, or 2 for any more
+    second: Table  # by width
+    next: Table  # each after them, by width
     verify: Table  # by nodes; 0: plain decoding's step
     other: Table  # the rest of a round, by nodes
 
@@ -93,6 +104,7 @@ class CostModel:
         """
         parts = Parts(
             first=Table.stated([1], [draft]),
+            second=Table.stated([1, 2], [draft, draft + width]),
             next=Table.stated([1, 2], [draft, draft + width]),
             verify=Table.stated([0, 1], [verify, verify + node]),
             other=Table.stated([0], [constant]),
@@ -167,10 +179,7 @@ class CostModel:
         if raw.get("version") != VERSION:
             raise ValueError(f"its version must be {VERSION}, got {raw.get('version')!r}")
         try:
-            chain, tree = (
-                Parts(**{name: Table.from_json(raw[kind][name]) for name in Parts.__slots__})
-                for kind in ("chain", "tree")
-            )
+            chain, tree = (_parts(raw[kind]) for kind in ("chain", "tree"))
             prefill, draft_prefill = (
                 Table.from_json(raw[name]) for name in ("prefill", "draft_prefill")
             )
@@ -196,12 +205,21 @@ class CostModel:
             raise ValueError(f"{path} holds no cost table: {error}") from error
 
 
+def _parts(raw: dict[str, Any]) -> Parts:
+    raw = {"second": raw["next"]} | raw  # early tables had one for the second and all after it
+    return Parts(**{name: Table.from_json(raw[name]) for name in Parts.__slots__})
+
+
 def _draft_seconds(parts: Parts, shapes: RoundShapes) -> Tensor:
     contexts, widths = shapes.contexts.unsqueeze(1), shapes.widths
-    root, later = widths[:, :1], widths[:, 1:]
-    first = parts.first.at(torch.ones_like(root), contexts) * (root > 0)
+    root, after_it, later = widths[:, :1], widths[:, 1:2], widths[:, 2:]
+    taken_in = torch.full_like(root, 2)
+    if shapes.caught_up is not None:
+        taken_in = shapes.caught_up.clamp(1, 2).unsqueeze(1).expand_as(root)
+    first = parts.first.at(taken_in, contexts) * (root > 0)
+    second = parts.second.at(after_it, contexts) * (after_it > 0)
     following = parts.next.at(later, contexts) * (later > 0)
-    return first.sum(1) + following.sum(1)
+    return first.sum(1) + second.sum(1) + following.sum(1)
 
 
 def _turned(table: Table) -> Table:

@@ -96,7 +96,8 @@ def clairvoyant(trace: Trace, cost: CostModel) -> Plan:
     seconds = []
     for length in drafted:
         widths = (torch.arange(max(1, deepest)) < length.unsqueeze(1)).long()
-        seconds.append(cost.round_seconds(RoundShapes(contexts, widths, length, is_tree)))
+        shapes = RoundShapes(contexts, widths, length, is_tree, length + 1)
+        seconds.append(cost.round_seconds(shapes))
     accepted = torch.stack(drafted)
     emitted = torch.minimum(accepted + 1, trace.positions.num_left)
     return dp(Choices(emitted, accepted, torch.stack(seconds)), trace.positions)

@@ -38,9 +38,9 @@ class Rounds:
         return (self.widths > 0).sum(1)
 
     def shapes(self, positions: Positions) -> RoundShapes:
-        """What a `CostModel` prices."""
+        """What a `CostModel` prices; a round pays for taking in what it emits itself."""
         contexts = positions.num_tokens[self.rows] - 1
-        return RoundShapes(contexts, self.widths, self.num_verified, self.is_tree)
+        return RoundShapes(contexts, self.widths, self.num_verified, self.is_tree, self.num_emitted)
 
     def take(self, chosen: Tensor) -> "Rounds":
         """Some of the rounds, [R'] int64 or a mask [R]."""

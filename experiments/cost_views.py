@@ -48,10 +48,10 @@ def cost_tables(model: CostModel) -> Iterator[Group]:
     chain, tree = model.chain, model.tree
     contexts = chain.verify.contexts.tolist()
     drafting = _printed("of a", "nodes", contexts)
-    _rows(drafting, "chain, first", chain.first)
-    _rows(drafting, "chain, later", chain.next)
-    _rows(drafting, "tree, first", tree.first)
-    _rows(drafting, "tree, later", tree.next)
+    for kind, parts in (("chain", chain), ("tree", tree)):
+        _rows(drafting, f"{kind}, first", parts.first, sizes=("after 1", "after more"))
+        _rows(drafting, f"{kind}, second", parts.second)
+        _rows(drafting, f"{kind}, later", parts.next)
     yield _titled("a draft forward, ms by context", drafting)
     for title, part in (("a verification", "verify"), ("the rest of a round", "other")):
         table = _printed("of a", "nodes", contexts)
@@ -59,8 +59,8 @@ def cost_tables(model: CostModel) -> Iterator[Group]:
         _rows(table, "tree", getattr(tree, part), start=1)  # row 0 is the chain's
         yield _titled(f"{title}, ms by context", table)
     prefills = _printed("of the", "", model.prefill.contexts.tolist())
-    _rows(prefills, "target", model.prefill, shows_size=False)
-    _rows(prefills, "draft model", model.draft_prefill, shows_size=False)
+    _rows(prefills, "target", model.prefill, sizes=("",))
+    _rows(prefills, "draft model", model.draft_prefill, sizes=("",))
     yield _titled("reading a prompt, ms by its tokens", prefills)
 
 
@@ -73,13 +73,19 @@ def _printed(kind: str, size: str, contexts: Sequence[int]) -> Printed:
 
 
 def _rows(
-    printed: Printed, kind: str, table: Table, *, start: int = 0, shows_size: bool = True
+    printed: Printed,
+    kind: str,
+    table: Table,
+    *,
+    start: int = 0,
+    sizes: Sequence[str] | None = None,  # what they are called; None: themselves
 ) -> None:
+    names = [str(size) for size in table.sizes.tolist()] if sizes is None else sizes
     for row in range(start, len(table.sizes)):
         spread = (table.high[row] - table.low[row]) / table.median[row]
         printed.add_row(
             kind,
-            str(int(table.sizes[row])) if shows_size else "",
+            names[row],
             *(f"{1000 * seconds:.2f}" for seconds in table.median[row].tolist()),
             f"{100 * float(spread.median()):.0f} %",
             str(int(table.count[row].min())),

@@ -31,6 +31,7 @@ class RoundTimes:
     context: int  # tokens committed before the root
     widths: tuple[int, ...]  # nodes of each draft forward
     nodes: int  # drafted tokens verified
+    caught_up: int  # tokens that the first draft forward took in; 0 where there is none
     forward_seconds: tuple[float, ...]
     verify_seconds: float
     other_seconds: float
@@ -171,6 +172,7 @@ class Profiler:
         draft_prefill_seconds: float | None = None
         rounds: list[RoundTimes] = []
         length = num_tokens  # committed
+        pending = 0  # tokens that the draft model has not taken in
         for piece in pieces:
             found, shape = piece.round, probe.shape
             assert found is not None
@@ -178,7 +180,8 @@ class Profiler:
                 draft_prefill_seconds = found.draft_forward_seconds[0]
             else:
                 assert (found.depth, found.num_verified) == (len(shape.widths), shape.nodes)
-                rounds.append(_times(found, shape, length))
+                rounds.append(_times(found, shape, length, pending if found.depth else 0))
+            pending = found.num_emitted + (0 if found.depth else pending)
             length += found.num_emitted
             if draft_prefill_seconds is not None and length >= num_tokens + span:
                 break
@@ -200,12 +203,13 @@ class Profiler:
         return (prompt * -(-num_tokens // len(prompt)))[-num_tokens:]
 
 
-def _times(found: Round, shape: Shape, context: int) -> RoundTimes:
+def _times(found: Round, shape: Shape, context: int, caught_up: int) -> RoundTimes:
     return RoundTimes(
         is_tree=shape.is_tree,
         context=context,
         widths=shape.widths,
         nodes=shape.nodes,
+        caught_up=caught_up,
         forward_seconds=found.draft_forward_seconds,
         verify_seconds=found.verify_seconds,
         other_seconds=found.other_seconds,

@@ -52,7 +52,7 @@ class Shape:
 
 def least_depth(width: int, nodes: int) -> int:
     """Draft forwards until a beam holds so many nodes and has run a forward of its width."""
-    depth = 3 if width == 1 else 2
+    depth = 3
     while Shape.beam(width, depth, nodes).num_drafted < nodes:
         depth += 1
     return depth
@@ -73,8 +73,8 @@ class Grid:
             least = 0 if name == "lengths" else 1
             if not values or values[0] < least or list(values) != sorted(set(values)):
                 raise ValueError(f"{name} must ascend from {least} or more, got {values}")
-        if self.lengths[0] != 0 or self.lengths[-1] < 2:
-            raise ValueError(f"lengths must hold 0 and go beyond 1, got {self.lengths}")
+        if self.lengths[0] != 0 or self.lengths[-1] < 3:
+            raise ValueError(f"lengths must hold 0 and go beyond 2, got {self.lengths}")
 
     def beams(self) -> list[tuple[int, int]]:
         """Pairs of width and nodes; each width and each number of nodes is in one at least."""
@@ -123,10 +123,14 @@ class Grid:
 
     def cells(self) -> Iterator[tuple[str, int]]:
         """Every table and size that rounds give samples of, at each context."""
-        # A beam of one opens two nodes once.
-        widths = sorted({*self.widths, 2} if 1 in self.widths else self.widths)
-        for kind, later, nodes in (("chain", (1,), self.lengths), ("tree", widths, self.nodes)):
+        seconds = sorted({max(width, 2) for width in self.widths})  # see `Shape.beam`
+        kinds = (
+            ("chain", [1], [1], self.lengths),
+            ("tree", seconds, self.widths, self.nodes),
+        )
+        for kind, second, later, nodes in kinds:
             yield f"{kind}.first", 1
+            yield from ((f"{kind}.second", width) for width in second)
             yield from ((f"{kind}.next", width) for width in later)
             yield from ((f"{kind}.verify", count) for count in nodes)
             yield from ((f"{kind}.other", count) for count in nodes)

@@ -36,6 +36,7 @@ class Tally:
     """
 
     def __init__(self, grid: Grid) -> None:
+        self.grid = grid
         self._cells = [(*cell, context) for cell in grid.cells() for context in grid.contexts]
         self._counts: defaultdict[Cell, int] = defaultdict(int)
         self._moments: list[list[Sample]] = []
@@ -60,8 +61,9 @@ class Tally:
             rounds = text.rounds[start : start + MOMENT]
             moment = [sample for found in rounds for sample in _samples(found, text.context)]
             self._moments.append(moment)
-            for cell, _ in moment:
-                self._counts[cell] += 1
+            for (name, size, context), _ in moment:
+                # How many tokens a first forward takes in is the text's affair.
+                self._counts[name, 1 if name.endswith(".first") else size, context] += 1
 
     def share(self, num_samples: int) -> float:
         """How much of `num_samples` in every cell is there; 1: all of it."""
@@ -78,6 +80,8 @@ class Tally:
         gathered = _gathered([*steadied(self._moments), self._prefills])
         for (name, size, context), samples in gathered.items():
             tables[name][size, context] = samples
+        for kind in ("chain", "tree"):
+            _fill_first(tables[f"{kind}.first"], self.grid.contexts)
         for part in ("verify", "other"):
             plain = {key: found for key, found in tables[f"chain.{part}"].items() if key[0] == 0}
             tables[f"tree.{part}"] |= plain
@@ -94,9 +98,19 @@ def _samples(found: RoundTimes, context: int) -> Iterator[Sample]:
     kind = "tree" if found.is_tree else "chain"
     forwards = zip(found.widths, found.forward_seconds, strict=True)
     for place, (width, seconds) in enumerate(forwards):
-        yield (f"{kind}.next" if place else f"{kind}.first", width, context), seconds
+        name = ("first", "second", "next")[min(place, 2)]
+        yield (f"{kind}.{name}", width if place else min(found.caught_up, 2), context), seconds
     yield (f"{kind}.verify", found.nodes, context), found.verify_seconds
     yield (f"{kind}.other", found.nodes, context), found.other_seconds
+
+
+def _fill_first(samples: dict[tuple[int, int], list[float]], contexts: Iterable[int]) -> None:
+    """Lends samples where a draft model is so good, or so bad, that one of the sizes never ran."""
+    for context in contexts:
+        for size, other in ((1, 2), (2, 1)):
+            lent = samples.get((other, context))
+            if (size, context) not in samples and lent is not None:
+                samples[size, context] = lent
 
 
 def steadied(moments: Sequence[Sequence[Sample]]) -> list[list[Sample]]:

@@ -5,6 +5,7 @@ Shapes: T texts, R rounds.
 
 from collections.abc import Collection
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,10 +22,11 @@ TIMED_ROUNDS = 64
 def policy_seconds(policy: Policy, trace: Trace, cost: CostModel) -> float:
     """What a policy takes to decide a round, measured: rounds of one text at a time, as live.
 
-    The mean of the faster half: a hook takes what it takes, all else is the machine's noise.
+    The mean, so that deep rounds count, but no round for more than thrice the median: beyond that
+    it is the machine's noise.
     """
     seconds = time_hooks(deepcopy(policy), trace, cost, TIMED_ROUNDS)
-    return float(seconds.sort().values[: max(1, len(seconds) // 2)].mean())
+    return float(seconds.clamp(max=3 * float(seconds.median())).mean())
 
 
 def arm_records(
@@ -84,7 +86,7 @@ def _prompt_drafts(replayed: Replayed, trace: Trace, cost: CostModel) -> Tensor:
     first = drafts[is_first]
     whole = cost.draft_prefill_seconds(_prompt_lengths(trace)[texts[is_first]])
     alone = rounds.take(first).shapes(positions)
-    root = type(alone)(alone.contexts, alone.widths[:, :1], alone.nodes, alone.is_tree)
+    root = replace(alone, widths=alone.widths[:, :1])
     extra[first] = (whole - cost.draft_seconds(root)).clamp(min=0)
     return extra
 

@@ -65,7 +65,8 @@ def random_table(sizes: list[int], contexts: list[int], seed: int) -> Table:
 def random_parts(sizes: list[int], nodes: list[int], seed: int) -> Parts:
     contexts = [64, 200, 900]
     return Parts(
-        first=random_table([1], contexts, seed),
+        first=random_table([1, 2], contexts, seed),
+        second=random_table(sizes, contexts, seed + 4),
         next=random_table(sizes, contexts, seed + 1),
         verify=random_table(nodes, contexts, seed + 2),
         other=random_table(nodes, contexts, seed + 3),
@@ -91,7 +92,8 @@ def random_shapes(num_rounds: int, seed: int) -> RoundShapes:
     widths = torch.where(is_tree.unsqueeze(1), 1 + integers(14, num_rounds, 9), 1)
     widths[:, 0] = 1
     widths *= torch.arange(9) < integers(10, num_rounds).unsqueeze(1)
-    return RoundShapes(integers(1500, num_rounds), widths, integers(90, num_rounds), is_tree)
+    contexts, nodes, caught_up = (integers(most, num_rounds) for most in (1500, 90, 9))
+    return RoundShapes(contexts, widths, nodes, is_tree, 1 + caught_up)
 
 
 def one_by_one(model: CostModel, some: RoundShapes, row: int) -> tuple[float, float, float]:
@@ -99,12 +101,32 @@ def one_by_one(model: CostModel, some: RoundShapes, row: int) -> tuple[float, fl
     parts = model.tree if some.is_tree[row] else model.chain
     context = some.contexts[row]
     draft = 0.0
+    assert some.caught_up is not None
     for place, width in enumerate(some.widths[row].tolist()):
         if width:
-            table = parts.first if place == 0 else parts.next
-            draft += float(table.at(torch.tensor(width), context))
+            table = (parts.first, parts.second, parts.next)[min(place, 2)]
+            size = width if place else min(2, int(some.caught_up[row]))
+            draft += float(table.at(torch.tensor(size), context))
     verify, other = (float(t.at(some.nodes[row], context)) for t in (parts.verify, parts.other))
     return draft, verify, other
+
+
+def test_several_tokens_taken_in_are_not_one() -> None:
+    some = shapes((80, [1, 1], 2, False), (80, [1, 1], 2, False))
+    one, several = MODEL.draft_seconds(replace(some, caught_up=torch.tensor([1, 7]))).tolist()
+    first = MODEL.chain.first.median[:, 0]
+    slope = (80 - 64) / (200 - 64)
+    between = first + slope * (MODEL.chain.first.median[:, 1] - first)
+    assert several - one == pytest.approx(float(between[1] - between[0]))
+    assert MODEL.draft_seconds(some).tolist() == [several, several]
+
+
+def test_early_tables_are_read() -> None:
+    raw = MODEL.to_json()
+    for kind in ("chain", "tree"):
+        del raw[kind]["second"]
+    early = CostModel.from_json(raw)
+    assert torch.equal(early.tree.second.median, MODEL.tree.next.median)
 
 
 def test_many_rounds_equal_single_ones() -> None:
@@ -196,4 +218,4 @@ def test_a_table_of_one_context() -> None:
     one = replace(LINEAR, chain=parts)
     near, far = shapes((1, [1, 1], 2, False)), shapes((5000, [1, 1], 2, False))
     assert one.round_seconds(near) == one.round_seconds(far)
-    assert float(one.round_seconds(near)) == pytest.approx(1.1 + 1.1 + 1.2 + 1.2)
+    assert float(one.round_seconds(near)) == pytest.approx(1.2 + 1.1 + 1.2 + 1.2)

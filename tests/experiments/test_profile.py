@@ -34,7 +34,8 @@ def test_it_writes_a_cost_model_and_a_picture(profile: Any, folders: Any) -> Non
     assert found.code == 0
     model = CostModel.load("runs/one/cost.json")
     assert model.tree.verify.sizes.tolist() == [0, 2, 6]
-    assert model.tree.next.sizes.tolist() == [1, 2, 3]
+    assert model.tree.second.sizes.tolist() == [2, 3]
+    assert model.tree.next.sizes.tolist() == [1, 3]
     assert model.chain.verify.contexts.tolist() == [60]
     assert int(model.tree.verify.count.min()) >= 1
     about = model.about
