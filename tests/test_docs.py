@@ -138,7 +138,7 @@ def test_a_predictor_of_another_package_is_trained_by_name(tmp_path: Path) -> No
     assert json.loads(said)["kind"] == "margin"
     code = f"""
 import adaeagle
-rule = adaeagle.get_policy("disco(predictor='{tmp_path / 'it'}')").stop
+rule = adaeagle.get_policy("disco(predictor='{tmp_path / "it"}')").stop
 print(type(rule.predictor).__module__, rule.predictor.hidden_size, rule.num_confidences)
 """
     assert run(folder, "-c", code).split() == ["drafting_ideas.margin", "4", "2"]
