@@ -8,7 +8,7 @@ from adaeagle.target import Target
 
 
 def first_difference(left: Sequence[object], right: Sequence[object]) -> int | None:
-    """The first position at which two lists, of tokens say, differ, one's end included; None: nowhere."""
+    """The first position at which two lists differ, one's end included; None: nowhere."""
     for position, (ours, theirs) in enumerate(zip(left, right, strict=False)):
         if ours != theirs:
             return position
