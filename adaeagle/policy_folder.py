@@ -38,7 +38,7 @@ def read_spec(folder: Path) -> str:
         return _with_texts(
             raw["policy"], lambda text: str(folder / text) if text.startswith(HERE) else text
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, SyntaxError) as error:
         raise ValueError(f"{folder / FILE} holds no policy: {error!r}") from error
 
 

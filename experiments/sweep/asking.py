@@ -8,7 +8,7 @@ import numpy as np
 import optuna
 
 from adaeagle.search import Choice, Dimension, Real, Rule, Tree, Whole
-from experiments.sweep.template import Call, Fixed, Gap, Slot, rule_names, searched
+from experiments.sweep.template import Call, Fixed, Gap, Slot, searched
 
 POLICY = "policy"
 FITTED = "fitted"
@@ -17,8 +17,19 @@ GRID_POINTS = 6
 """Of each number, in a grid."""
 
 Option = str | int | float | bool | None
-Fit = Callable[[int, int], list[list[int]]]
-"""The best static tree of at most so many nodes and levels."""
+
+
+def _no_trees(nodes: int, depth: int) -> list[list[int]]:
+    raise ValueError("static trees are fitted to texts, and there are none")
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What gaps can be filled with, beside numbers."""
+
+    rules: Sequence[str]  # names of stop rules
+    fit: Callable[[int, int], list[list[int]]] = _no_trees
+    """The best static tree of at most so many nodes and levels."""
 
 
 class InfeasibleError(ValueError):
@@ -115,7 +126,7 @@ def _points(dimension: Whole | Real) -> list[float]:
     return [float(f"{point:.4g}") for point in space(dimension.low, dimension.high, GRID_POINTS)]
 
 
-def ask_policy(asker: Asker, templates: Mapping[str, Call], fit: Fit) -> tuple[str, Call]:
+def ask_policy(asker: Asker, templates: Mapping[str, Call], supply: Supply) -> tuple[str, Call]:
     """One of the templates, by its text, and what fills it.
 
     Raises:
@@ -125,17 +136,17 @@ def ask_policy(asker: Asker, templates: Mapping[str, Call], fit: Fit) -> tuple[s
     text = texts[0]
     if len(texts) > 1:
         text = str(asker.choose(POLICY, texts, None))
-    return text, ask(asker, templates[text], text, fit)
+    return text, ask(asker, templates[text], text, supply)
 
 
-def ask(asker: Asker, call: Call, name: str, fit: Fit) -> Call:
+def ask(asker: Asker, call: Call, name: str, supply: Supply) -> Call:
     """A call without gaps.
 
     Args:
         asker: fills them.
         call: what is given.
         name: of the call, which the names of its parameters begin with.
-        fit: gives static trees.
+        supply: what it is filled with.
 
     Raises:
         InfeasibleError: the values do not go together.
@@ -147,15 +158,15 @@ def ask(asker: Asker, call: Call, name: str, fit: Fit) -> Call:
         parameter = f"{name}.{argument}"
         slot = given.get(argument)
         if argument in gaps:
-            slot = _fill(asker, gaps[argument], parameter, defaults.get(argument), fit)
+            slot = _fill(asker, gaps[argument], parameter, defaults.get(argument), supply)
         elif isinstance(slot, Call):
-            slot = ask(asker, slot, parameter, fit)
+            slot = ask(asker, slot, parameter, supply)
         assert slot is not None
         arguments.append((argument, slot))
     rules = tuple(
-        _fill(asker, Rule(), f"{name}.{place}", None, fit)
+        _fill(asker, Rule(), f"{name}.{place}", None, supply)
         if isinstance(rule, Gap)
-        else ask(asker, rule, f"{name}.{place}", fit)
+        else ask(asker, rule, f"{name}.{place}", supply)
         if isinstance(rule, Call)
         else rule
         for place, rule in enumerate(call.rules)
@@ -165,7 +176,7 @@ def ask(asker: Asker, call: Call, name: str, fit: Fit) -> Call:
     return filled
 
 
-def _fill(asker: Asker, dimension: Dimension, name: str, default: Any, fit: Fit) -> Slot:
+def _fill(asker: Asker, dimension: Dimension, name: str, default: Any, supply: Supply) -> Slot:
     if isinstance(dimension, Whole):
         return Fixed(asker.whole(name, dimension, default))
     if isinstance(dimension, Real):
@@ -174,9 +185,9 @@ def _fill(asker: Asker, dimension: Dimension, name: str, default: Any, fit: Fit)
     if isinstance(dimension, Choice):
         return Fixed(_choose(asker, name, dimension, default))
     if isinstance(dimension, Rule):
-        rule = str(asker.choose(name, rule_names(), None))
-        return ask(asker, Call(rule), f"{name}.{rule}", fit)
-    return Fixed(_tree(asker, name, dimension, default, fit))
+        rule = str(asker.choose(name, supply.rules, None))
+        return ask(asker, Call(rule), f"{name}.{rule}", supply)
+    return Fixed(_tree(asker, name, dimension, default, supply))
 
 
 def _choose(asker: Asker, name: str, dimension: Choice, default: Any) -> Any:
@@ -189,13 +200,13 @@ def _choose(asker: Asker, name: str, dimension: Choice, default: Any) -> Any:
     return known[asker.choose(name, list(known), spelled[0] if spelled else None)]
 
 
-def _tree(asker: Asker, name: str, dimension: Tree, default: Any, fit: Fit) -> Any:
+def _tree(asker: Asker, name: str, dimension: Tree, default: Any, supply: Supply) -> Any:
     chosen = asker.choose(name, [FITTED, *dimension.named], default)
     if chosen != FITTED:
         return chosen
     nodes = asker.whole(f"{name}.nodes", dimension.nodes, None)
     depth = asker.whole(f"{name}.depth", dimension.depth, None)
-    return fit(nodes, depth)
+    return supply.fit(nodes, depth)
 
 
 def _check_feasible(call: Call) -> None:
@@ -207,16 +218,16 @@ def _check_feasible(call: Call) -> None:
         raise InfeasibleError(f"{call.spec()}: its arguments do not go together")
 
 
-def published(templates: Mapping[str, Call], fit: Fit) -> list[dict[str, Option]]:
+def published(templates: Mapping[str, Call], supply: Supply) -> list[dict[str, Option]]:
     """The parameters of the trials that try every template, and every rule, as it was published."""
     found: list[dict[str, Option]] = []
     for text, call in templates.items():
-        for turn in range(max(1, len(rule_names()))):
+        for turn in range(max(1, len(supply.rules))):
             asker = Published(turn)
             if len(templates) > 1:
                 asker.parameters[POLICY] = text
             try:
-                ask(asker, call, text, fit)
+                ask(asker, call, text, supply)
             except InfeasibleError:
                 continue
             if asker.parameters and asker.parameters not in found:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy
 from adaeagle.trace.proposer import NotRecordedError
-from experiments.sweep.asking import Asker, Fit, InfeasibleError, ask_policy
+from experiments.sweep.asking import Asker, InfeasibleError, Supply, ask_policy
 from experiments.sweep.scoring import Score, Scorer
 from experiments.sweep.studies import WORKER, queue_again, worker
 from experiments.sweep.template import Call
@@ -52,7 +52,7 @@ class Objective:
 
     templates: Mapping[str, Call]
     scorer: Scorer
-    fit: Fit
+    supply: Supply
     check: Callable[[Policy], None]
     asker: Callable[[optuna.Trial], Asker]
     is_single: bool
@@ -69,7 +69,7 @@ class Objective:
 
     def _run(self, trial: optuna.Trial) -> float | tuple[float, float]:
         try:
-            text, call = ask_policy(self.asker(trial), self.templates, self.fit)
+            text, call = ask_policy(self.asker(trial), self.templates, self.supply)
         except InfeasibleError as error:
             return self._refuse(trial, Result("", refused=str(error)))
         spec = call.spec()
@@ -81,8 +81,8 @@ class Objective:
             self.check(policy)
         except (ValueError, OSError) as error:
             return self._refuse(trial, Result(text, spec, refused=str(error)))
-        decision = self._decision(trial.study, call, policy)
         try:
+            decision = self._decision(trial.study, call, policy)
             return self._replay(trial, Result(text, spec), policy, decision)
         except NotRecordedError as error:
             return self._refuse(trial, Result(text, spec, refused=str(error)))

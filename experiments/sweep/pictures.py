@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from experiments.plot_style import COLOURS, MARKS, label, tidy
 from experiments.sweep.report import Tried, fastest, pareto_front, whole
@@ -35,11 +35,11 @@ def history(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> 
 
 
 def slices(trials: Sequence[Tried], template: str) -> Figure:
-    """What each parameter of a template did: a panel each, all trials of the template."""
+    """What each parameter of a template did, where any took several values: a panel each."""
     own = [one for one in trials if one.result.template == template]
-    names = _parameters(own, template)
-    num_columns = min(3, max(1, len(names)))
-    num_rows = max(1, math.ceil(len(names) / num_columns))
+    names = varied(own, template)
+    num_columns = min(3, len(names))
+    num_rows = math.ceil(len(names) / num_columns)
     figure = Figure(figsize=(3.4 * num_columns, 0.7 + 2.4 * num_rows), layout="constrained")
     panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
     best = fastest(whole(own))
@@ -54,8 +54,11 @@ def slices(trials: Sequence[Tried], template: str) -> Figure:
             value = best.parameters[name]
             at = value if is_number else str(value)
             axes.scatter([at], [best.speed], s=70, marker="*", color=COLOURS[5], zorder=3)
-        if is_number and min(values) > 0 and max(values) / min(values) >= 50:
+        if is_number and min(values) > 0 and max(values) / min(values) >= 20:
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())
         elif is_number and all(isinstance(value, int) for value in values):
             axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
         elif not is_number:
@@ -70,15 +73,15 @@ def slices(trials: Sequence[Tried], template: str) -> Figure:
     return figure
 
 
-def _parameters(trials: Sequence[Tried], template: str) -> list[str]:
-    """Those of a template that took more than one value, the most used ones."""
+def varied(trials: Sequence[Tried], template: str) -> list[str]:
+    """The parameters of a template that took more than one value, the most used ones."""
     values: dict[str, list[Any]] = {}
     for one in trials:
         for name, value in one.parameters.items():
             if name.startswith(f"{template}."):
                 values.setdefault(name, []).append(value)
-    varied = [name for name, taken in values.items() if len(set(taken)) > 1]
-    return sorted(varied, key=lambda name: -len(values[name]))[:MOST_PANELS]
+    several = [name for name, taken in values.items() if len(set(taken)) > 1]
+    return sorted(several, key=lambda name: -len(values[name]))[:MOST_PANELS]
 
 
 def pareto(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> Figure:

@@ -82,10 +82,7 @@ class Scorer:
         self.blocks = self._cut()
 
     def _cut(self) -> list[Block]:
-        """Blocks of prompts of all lengths, each prompt in one: the first has the longest of all.
-
-        So the prompts seen so far are never shorter in the mean than all of them together.
-        """
+        """Blocks of about the same work: long and short prompts in each, every prompt in one."""
         texts: dict[str, list[int]] = {}
         lengths: dict[str, int] = {}
         for number, text in enumerate(self.trace.texts):

@@ -19,6 +19,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from adaeagle.bench.run_folder import difference
 from experiments.sweep.asking import Option
@@ -31,6 +32,8 @@ LONGEST_WAIT = 30.0
 """Seconds that the process that made a study may take to fill its queue."""
 SQLITE_TIMEOUT = 60.0
 """Seconds to wait for another process's write."""
+MOST_TRIES, SECONDS_BETWEEN = 4, 0.5
+"""To open a database."""
 
 
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
@@ -44,7 +47,17 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         return _local_storage(folder / "study.db")
     if url.startswith(JOURNAL):
         return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+    return _database(url)
+
+
+def _database(url: str) -> RDBStorage:
     waits = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
+    for _ in range(MOST_TRIES - 1):
+        try:
+            return RDBStorage(url, engine_kwargs=waits)
+        except (OperationalError, ProgrammingError, IntegrityError):
+            # Another process may be making the tables of a new database.
+            time.sleep(SECONDS_BETWEEN)
     return RDBStorage(url, engine_kwargs=waits)
 
 
@@ -53,8 +66,7 @@ def _local_storage(path: Path) -> BaseStorage:
 
     With a write-ahead log only a loss of power can take back the latest trials.
     """
-    engine_kwargs = {"connect_args": {"timeout": SQLITE_TIMEOUT}}
-    storage = RDBStorage(f"sqlite:///{path}", engine_kwargs=engine_kwargs)
+    storage = _database(f"sqlite:///{path}")
 
     @event.listens_for(storage.engine, "connect")
     def set_up(connection: Any, record: Any) -> None:

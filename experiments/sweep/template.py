@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adaeagle.policy import Policy, StopRule
-from adaeagle.registry import lookup, names
+from adaeagle.registry import lookup
 from adaeagle.search import Dimension, Rule, SearchSpace
 
 GAP = "__gap__"  # what `?` is called while Python's parser reads it
@@ -160,11 +160,18 @@ def searched(call: Call) -> dict[str, Dimension]:
     }
 
 
-def rule_names() -> list[str]:
-    """Stop rules that `?` stands for: all that are registered and need no argument."""
-    return [name for name in names() if _is_a(lookup(name), StopRule) and _needs_nothing(name)]
+def has_gap(call: Call) -> bool:
+    """Whether a `?` is anywhere in it."""
+    slots = (*call.rules, *(slot for _, slot in call.arguments))
+    return any(isinstance(s, Gap) or (isinstance(s, Call) and has_gap(s)) for s in slots)
 
 
-def _needs_nothing(name: str) -> bool:
-    parameters = inspect.signature(lookup(name)).parameters.values()
-    return all(p.default is not p.empty for p in parameters)
+def is_rule(name: str) -> bool:
+    """Whether a registered name is a stop rule that needs no argument: `?` may stand for it.
+
+    Raises:
+        ImportError: it cannot be loaded.
+    """
+    factory = lookup(name)
+    parameters = inspect.signature(factory).parameters.values()
+    return _is_a(factory, StopRule) and all(p.default is not p.empty for p in parameters)

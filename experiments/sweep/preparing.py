@@ -1,0 +1,231 @@
+"""A sweep from its settings to where it can begin: everything it was told, checked."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from optuna.study import StudyDirection
+from rich.console import Console
+
+from adaeagle.bench.run_folder import RunFolder
+from adaeagle.policy import Policy
+from adaeagle.registry import get_policy, names
+from adaeagle.search import Tree, Whole
+from adaeagle.splits import TUNE
+from adaeagle.trace.folder import TraceFolder
+from adaeagle.trace.manifest import Manifest
+from experiments.commands.failure import InputError, argument, reason
+from experiments.replaying import load_cost, load_trace, open_trace
+from experiments.run import open_folder
+from experiments.sweep import samplers
+from experiments.sweep.asking import (
+    FITTED,
+    POLICY,
+    InfeasibleError,
+    Option,
+    Published,
+    Supply,
+    ask,
+    published,
+)
+from experiments.sweep.scoring import Scorer
+from experiments.sweep.template import Call, has_gap, is_rule, parse, searched
+from experiments.sweep.trees import FittedTrees
+
+SECONDS, SPEED_AND_NODES = "seconds", "speed-and-nodes"
+OBJECTIVES = {
+    SECONDS: [StudyDirection.MINIMIZE],
+    SPEED_AND_NODES: [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE],
+}
+POLICIES = ("chain", "chain(stop=?)", "static_tree", "eagle2")
+GRID = "grid"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a sweep is told."""
+
+    trace: Path
+    policies: Sequence[str] = POLICIES
+    cost: Path | None = None
+    trials: int = 200
+    sampler: str = "tpe"
+    pruner: str | None = None  # None: wilcoxon where there is one objective
+    objectives: str = SECONDS
+    seed: int = 0
+    storage: str | None = None
+    study: str = "sweep"
+    strict: bool = False
+    device: str | None = None
+    threads: int | None = None
+    out: Path | None = None
+
+    @property
+    def is_single(self) -> bool:
+        return self.objectives == SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """A sweep ready to run."""
+
+    settings: Settings
+    templates: dict[str, Call]
+    models: Manifest  # says which the trace was recorded with
+    scorer: Scorer
+    trees: FittedTrees | None
+    supply: Supply
+    first: list[dict[str, Option]]  # parameters of the trials that are run before any other
+    identity: dict[str, Any]  # what must be equal for trials to be of one study
+    folder: RunFolder
+
+    def check(self, policy: Policy) -> None:
+        """Refuses a policy that was made for other models than those of the trace."""
+        _check_models(policy, self.models, self.scorer)
+
+
+def prepare(settings: Settings) -> Sweep:
+    """Checks settings and reads the texts of the tune split.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    _check_options(settings)
+    templates = _parse(settings.policies)
+    source = open_trace(settings.trace)
+    cost, _ = load_cost(settings.cost, settings.trace)
+    trace = load_trace(source, TUNE, None if settings.strict else settings.device or "")
+    scorer = Scorer(trace, cost)
+    room = _room_for_trees(templates.values())
+    trees = None if room is None else FittedTrees(trace, cost, room)
+    rules = _usable_rules(templates.values(), source.manifest, scorer)
+    supply = Supply(rules) if trees is None else Supply(rules, trees.paths)
+    _check_templates(templates, supply, source.manifest, scorer)
+    identity = {
+        "trace": source.manifest.digest,
+        "num_texts": len(trace.texts),
+        "cost": sha256(json.dumps(cost.to_json(), sort_keys=True).encode()).hexdigest(),
+        "policies": list(templates),
+        "rules": rules,
+        "objectives": settings.objectives,
+        "grid": settings.sampler == GRID,
+        "strict": settings.strict,
+    }
+    first = [] if settings.sampler == GRID else _first(templates, supply, trees)
+    folder = _folder(settings, identity, source)
+    return Sweep(
+        settings, templates, source.manifest, scorer, trees, supply, first, identity, folder
+    )
+
+
+def _folder(settings: Settings, identity: dict[str, Any], source: TraceFolder) -> RunFolder:
+    told = {
+        "study": settings.study,
+        "storage": settings.storage,
+        "trace": str(source.path),
+        "target": source.manifest.target,
+        "drafter": source.manifest.drafter,
+    }
+    return open_folder("sweep", settings.out, {"config": told, "identity": identity})
+
+
+def _check_options(settings: Settings) -> None:
+    if settings.objectives not in OBJECTIVES:
+        known = ", ".join(OBJECTIVES)
+        raise InputError(f"--objectives must be one of {known}, got {settings.objectives!r}")
+    with argument("--sampler", settings.sampler):
+        samplers.make_sampler(settings.sampler, settings.seed)
+    if settings.pruner is not None:
+        with argument("--pruner", settings.pruner):
+            samplers.make_pruner(settings.pruner)
+    if settings.is_single:
+        return
+    for option, value, one in (
+        ("--sampler", settings.sampler, samplers.ONE_OBJECTIVE),
+        ("--pruner", settings.pruner, ("wilcoxon",)),
+    ):
+        if value in one:
+            raise InputError(f"{option} {value} must have one objective, got {settings.objectives}")
+
+
+def _parse(policies: Sequence[str]) -> dict[str, Call]:
+    templates: dict[str, Call] = {}
+    for text in policies:
+        with argument("--policies", text):
+            call = parse(text)
+            if templates.setdefault(text.strip(), call) is not call:
+                raise ValueError(f"templates must differ, got {text!r} twice")
+    return templates
+
+
+def _room_for_trees(calls: Iterable[Call]) -> Tree | None:
+    """As large and deep as any static tree that may be asked for."""
+    found = [
+        dimension
+        for call in calls
+        for dimension in searched(call).values()
+        if isinstance(dimension, Tree)
+    ]
+    if not found:
+        return None
+    most = max(dimension.nodes.high for dimension in found)
+    deepest = max(dimension.depth.high for dimension in found)
+    return Tree((), Whole(1, most), Whole(1, deepest))
+
+
+def _usable_rules(calls: Iterable[Call], models: Manifest, scorer: Scorer) -> list[str]:
+    """What a ? stands for: the rules that can be built, and run on these models."""
+    if not any(has_gap(call) for call in calls):
+        return []
+    rules = []
+    for name in names():
+        try:
+            if is_rule(name):
+                _check_models(get_policy(name), models, scorer)
+                rules.append(name)
+        except (ValueError, OSError, ImportError) as error:
+            Console(stderr=True).print(f"? leaves out {name}: {reason(error)}", soft_wrap=True)
+    return rules
+
+
+def _check_templates(
+    templates: dict[str, Call], supply: Supply, models: Manifest, scorer: Scorer
+) -> None:
+    """Builds each policy once: what is given must be what its constructor takes."""
+    for text, call in templates.items():
+        with argument("--policies", text):
+            try:
+                spec = ask(Published(), call, text, supply).spec()
+            except InfeasibleError:
+                continue  # other values may go together
+            _check_models(get_policy(spec), models, scorer)
+
+
+def _check_models(policy: Policy, models: Manifest, scorer: Scorer) -> None:
+    feature_size = scorer.trace.texts[0].features.shape[1]
+    policy.check(lambda: models.models(feature_size))
+
+
+def _first(
+    templates: dict[str, Call], supply: Supply, trees: FittedTrees | None
+) -> list[dict[str, Option]]:
+    """What was published, and the best of all static trees."""
+    first = published(templates, supply)
+    if trees is None:
+        return first
+    best = trees.best.paths
+    for text, call in templates.items():
+        for name, dimension in searched(call).items():
+            if isinstance(dimension, Tree):
+                parameters: dict[str, Option] = {} if len(templates) == 1 else {POLICY: text}
+                parameters[f"{text}.{name}"] = FITTED
+                parameters[f"{text}.{name}.nodes"] = len(best)
+                parameters[f"{text}.{name}.depth"] = len(best[-1])
+                first.append(parameters)
+    return first
