@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 
 from adaeagle.policy import Policy
-from adaeagle.policy_folder import write_policy
+from adaeagle.policy_folder import is_policy_folder, read_spec, write_policy
 from adaeagle.registry import get_policy
 from experiments.commands.failure import InputError, argument
 from policies.chain import Chain
@@ -36,7 +36,7 @@ SGLANG_ALGORITHMS = {"eagle": "EAGLE", "eagle3": "EAGLE3", "model": "STANDALONE"
 class Settings:
     """Everything an export is told."""
 
-    policy: str  # a spec, or best.json of a sweep
+    policy: str  # a spec, the folder of a policy, or best.json of a sweep
     to: str
     target: str | None = None
     drafter: str | None = None
@@ -88,8 +88,11 @@ def export(settings: Settings, *, as_json: bool) -> None:
 
 
 def _read(policy: str) -> tuple[str, dict[str, Any]]:
-    """A spec, and what is known beside it where it comes from a sweep."""
+    """The spec, and what is known beside it where it comes from a sweep."""
     path = Path(policy)
+    if is_policy_folder(policy):
+        with argument("--policy", policy, errors=ValueError):
+            return read_spec(path), {}
     if path.suffix != ".json":
         return policy, {}
     with argument("--policy", policy, "a spec, or best.json of a sweep"):

@@ -20,7 +20,9 @@ adaeagle export --policy "ldlp(predictor='runs/ldlp')" --to folder --out runs/po
 def export(
     policy: Annotated[
         str,
-        typer.Option(help="A spec, or best.json of a sweep.", metavar="SPEC"),
+        typer.Option(
+            help="A spec, the folder of a policy, or best.json of a sweep.", metavar="SPEC"
+        ),
     ],
     to: Annotated[
         str,
