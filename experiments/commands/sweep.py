@@ -100,11 +100,11 @@ def sweep(
     as_json: options.Json = False,
 ) -> None:
     """Tune policies on a trace under a cost table; only prompts of the tune split are read."""
-    from experiments.sweep import running
+    from experiments.sweep import preparing, running
 
-    settings = running.Settings(
+    settings = preparing.Settings(
         trace=trace,
-        policies=policies or running.POLICIES,
+        policies=policies or preparing.POLICIES,
         cost=cost,
         trials=trials,
         sampler=sampler,
