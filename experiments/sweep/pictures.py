@@ -29,7 +29,10 @@ def history(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> 
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trial")
     axes.set_ylabel("tokens per second")
-    axes.set_title("Trials in turn, and the best so far (dashed line: plain decoding)", fontsize=11)
+    axes.set_title(
+        "Trials in turn, and the best so far (hollow: stopped early; dashed: plain decoding)",
+        fontsize=11,
+    )
     _finish(figure, axes)
     return figure
 
@@ -112,6 +115,7 @@ def _points(
     """A mark a trial by template; hollow where it was judged on some prompts only."""
     for row, text in enumerate(templates):
         colour, mark = COLOURS[(row + 1) % len(COLOURS)], MARKS[row % len(MARKS)]
+        axes.scatter([], [], s=16, marker=mark, color=colour, label=label(text))
         for is_whole in (False, True):
             chosen = [
                 (place, one.speed)
@@ -128,7 +132,6 @@ def _points(
                     edgecolors=colour,
                     linewidths=0.7,
                     alpha=0.8 if is_whole else 0.5,
-                    label=label(text) if is_whole else None,
                 )
 
 

@@ -34,6 +34,7 @@ class Tried:
             "tokens_per_second": self.speed,
             "tokens_per_round": self.result.tokens_per_round,
             "verified_per_token": self.nodes,
+            "judged_on": self.result.judged_on,
             "parameters": self.parameters,
             "trial": self.number,
         }
@@ -76,6 +77,9 @@ def families(
 ) -> dict[str, dict[str, Any]]:
     """The best of each template, and the best of what was published of it.
 
+    Where all of a template were stopped early, the best is told from the prompts they were judged
+    on: such a template lost against another one.
+
     Args:
         trials: all.
         templates: their texts.
@@ -83,14 +87,14 @@ def families(
     """
     found = {}
     for text in templates:
-        own = [one for one in whole(trials) if one.result.template == text]
+        own = [one for one in trials if one.result.template == text]
         if not own:
             continue
         published = [one for one in own if _is_one_of(one.parameters, first)]
         found[text] = {
-            "best": fastest(own).to_json(),
-            "published": fastest(published).to_json() if published else None,
-            "num_trials": sum(one.result.template == text for one in trials),
+            "best": fastest(whole(own) or own).to_json(),
+            "published": fastest(whole(published) or published).to_json() if published else None,
+            "num_trials": len(own),
         }
     return found
 
@@ -202,12 +206,18 @@ def family_table(found: dict[str, dict[str, Any]], plain: float) -> Group:
     for title in ("speed-up", "as published", "trials"):
         table.add_column(title, justify="right", no_wrap=True)
     for text, family in found.items():
-        published = family["published"]
+        best, published = family["best"], family["published"]
         table.add_row(
             text,
-            family["best"]["policy"],
-            f"{family['best']['tokens_per_second'] / plain:.2f}x",
-            "-" if published is None else f"{published['tokens_per_second'] / plain:.2f}x",
+            best["policy"],
+            _speedup(best, plain),
+            "-" if published is None else _speedup(published, plain),
             str(family["num_trials"]),
         )
-    return Group(Text("tuned against published settings", style="italic"), table)
+    title = "tuned against published settings (~: stopped early, told from some prompts)"
+    return Group(Text(title, style="italic"), table)
+
+
+def _speedup(one: dict[str, Any], plain: float) -> str:
+    is_whole = one["judged_on"] is None
+    return f"{'' if is_whole else '~'}{one['tokens_per_second'] / plain:.2f}x"
