@@ -1,14 +1,17 @@
-"""Makes the predictor that is bundled with `mini`: a trace of held-out questions, then training.
+"""Makes the predictors that are bundled with `mini`: traces of held-out questions, then training.
 
 The questions are of the same sources as the bundled prompts and none of them; neither target nor
-head has seen their answers. On one core beside other work recording took 55 minutes, training 3.
+head has seen their answers. On one core beside other work recording took an hour, training a
+quarter of one.
 
     python -m experiments.mini.predictor --data DATA --out OUT
 """
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from transformers import PreTrainedTokenizerFast
@@ -21,6 +24,47 @@ from experiments.mini import text
 from experiments.train_predictor import ALL, TrainPredictorSettings, train_predictor
 
 QUESTIONS_A_SOURCE = 48
+NUM_TREE_QUESTIONS = 44
+
+CHAINS, TREES = "trace", "trace-trees"
+"""Folders of the traces: chains of all questions, EAGLE-2's beam of a few."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one predictor is made; what is not changed is as `USUAL`."""
+
+    kind: str
+    trace: str = CHAINS
+    changed: Mapping[str, Any] = field(default_factory=dict)
+
+
+USUAL = {
+    "split": ALL,
+    "validation_share": 0.12,
+    "max_steps": 1200,
+    "batch_size": 256,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.05,
+    "warmup_steps": 100,
+    "patience": 5,
+    "accelerator": "cpu",
+    "devices": 1,
+}
+# A table of all tokens is most of a length predictor: at its usual size, 1.3 MB.
+RECIPES = {
+    "hazard": Recipe(
+        "hazard",
+        changed={"max_steps": 1600, "learning_rate": 3e-3, "warmup_steps": 160, "patience": 8},
+    ),
+    "ldlp": Recipe("ldlp(hidden_size=48)"),
+    "ldlp_dp": Recipe(
+        "ldlp(hidden_size=48, labels='dp')", changed={"cost": BUNDLED / "mini" / "cost.json"}
+    ),
+    "specdec_pp": Recipe("specdec_pp"),
+    "disco": Recipe("disco"),
+    "c2t": Recipe("c2t", trace=TREES),
+}
 
 
 def questions(data: Path, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, object]]:
@@ -34,44 +78,53 @@ def questions(data: Path, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, 
     ]
 
 
+def record(prompts: Path, out: Path) -> None:
+    """Records both traces, or the rest of them."""
+    shared: dict[str, Any] = {
+        "models": ModelOptions(dtype="float32", threads=1),
+        "prompts": str(prompts),
+    }
+    chains = tracing.Settings(
+        out=out / CHAINS,
+        max_new_tokens=160,
+        envelope=("chain(length=16)",),
+        prompts_per_shard=16,
+        **shared,
+    )
+    trees = tracing.Settings(
+        out=out / TREES,
+        limit=NUM_TREE_QUESTIONS,
+        max_new_tokens=96,
+        envelope=("eagle2(depth=8, width=10)",),
+        **shared,
+    )
+    for settings in (chains, trees):
+        tracing.trace(settings, as_json=True)
+
+
+def train(name: str, traces: Path, out: Path) -> dict[str, Any]:
+    """Trains one of `RECIPES` into the folder of its name in `out`; returns its result."""
+    recipe = RECIPES[name]
+    settings = {**USUAL, **recipe.changed}
+    return train_predictor(
+        TrainPredictorSettings(recipe.kind, traces / recipe.trace, out / name, **settings)
+    )
+
+
 def make(
     data: Annotated[Path, typer.Option(help="Folder of the sources' text.")],
-    out: Annotated[Path, typer.Option(help="Folder of prompts and trace.")],
+    out: Annotated[Path, typer.Option(help="Folder of prompts, traces and predictors.")],
 ) -> None:
-    """Records the trace, or the rest of it, and trains the bundled predictor."""
+    """Records the traces, or the rest of them, and trains the bundled predictors."""
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(BUNDLED / "mini" / "target")
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
+    prompts = out / "heldout.jsonl"
     lines = (json.dumps(found) + "\n" for found in questions(data, tokenizer))
-    (out / "heldout.jsonl").write_text("".join(lines), encoding="utf-8")
-    tracing.trace(
-        tracing.Settings(
-            out=out / "trace",
-            models=ModelOptions(dtype="float32", threads=1),
-            prompts=str(out / "heldout.jsonl"),
-            max_new_tokens=160,
-            envelope=("chain(length=16)",),
-            prompts_per_shard=16,
-        ),
-        as_json=True,
-    )
-    train_predictor(
-        TrainPredictorSettings(
-            kind="hazard",
-            trace=out / "trace",
-            out=out / "hazard",
-            split=ALL,
-            validation_share=0.12,
-            max_steps=1600,
-            batch_size=256,
-            learning_rate=3e-3,
-            weight_decay=0.05,
-            warmup_steps=160,
-            patience=8,
-            accelerator="cpu",
-            devices=1,
-        )
-    )
+    prompts.write_text("".join(lines), encoding="utf-8")
+    record(prompts, out)
+    for name in RECIPES:
+        train(name, out, out)
 
 
 if __name__ == "__main__":
