@@ -68,6 +68,7 @@ class Settings:
     sampling: str = "rejection"
     seed: int = 0
     calibration: bool = False
+    seconds: float | None = None  # after which no other prompt is begun
     out: Path | None = None
 
 
@@ -93,18 +94,9 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
         InputError: a setting cannot be used.
     """
     comparison = _prepare(settings, anew)
-    folder = comparison.folder
-    records = finish(
-        folder,
-        PromptRecord,
-        len(comparison.prompts),
-        lambda finished: _measured(comparison, finished),
-        f"prompts under {len(comparison.bench.policies)} policies",
-    )
-    found = results(records, git=provenance.git(), **comparison.identity)
-    by = grouping(comparison.prompts)
+    records, found = _finish(comparison, settings.seconds)
+    folder, by = comparison.folder, grouping(comparison.prompts)
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
-        folder.write("results.json", json.dumps(found, indent=1) + "\n")
         files = [folder.path / "results.json", *draw_all(records, by, folder)]
     if settings.calibration:
         files += _calibrate(comparison, anew)
@@ -118,6 +110,11 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
     for path in files:
         console.print(str(path), soft_wrap=True, highlight=False)
     print(json.dumps(_last_line(found, folder.path)))
+
+
+def measure(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any]]:
+    """The same without tables and pictures: what was measured, and what is in `results.json`."""
+    return _finish(_prepare(settings, anew=False), settings.seconds)
 
 
 def _prepare(settings: Settings, anew: bool) -> Comparison:
@@ -152,6 +149,24 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
 
 def _drafting(arms: dict[str, Policy]) -> list[str]:
     return [name for name, policy in arms.items() if not isinstance(policy, Vanilla)]
+
+
+def _finish(
+    comparison: Comparison, seconds: float | None
+) -> tuple[list[PromptRecord], dict[str, Any]]:
+    folder = comparison.folder
+    records = finish(
+        folder,
+        PromptRecord,
+        len(comparison.prompts),
+        lambda finished: _measured(comparison, finished),
+        f"prompts under {len(comparison.bench.policies)} policies",
+        seconds,
+    )
+    found = results(records, git=provenance.git(), **comparison.identity)
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        folder.write("results.json", json.dumps(found, indent=1) + "\n")
+    return records, found
 
 
 def _measured(comparison: Comparison, finished: Sequence[PromptRecord]) -> Iterator[PromptRecord]:

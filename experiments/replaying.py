@@ -26,6 +26,7 @@ from adaeagle.bench.headroom import (
 from adaeagle.bench.records import ArmRecord, PromptRecord
 from adaeagle.bench.replayed import arm_records, policy_seconds
 from adaeagle.bench.results import results
+from adaeagle.bench.run_folder import RunFolder
 from adaeagle.cost import CostModel
 from adaeagle.drafters.base import TextDrafter
 from adaeagle.policy import Policy
@@ -71,6 +72,30 @@ def run_replay(settings: Settings, *, as_json: bool) -> None:
     Raises:
         InputError: a setting cannot be used, or a node is missing under `strict`.
     """
+    records, whole, out = _run(settings)
+    by = grouping(records)
+    with argument("--out", str(out.path), "a folder that can be written", OSError):
+        files = [out.path / "results.json", *draw_all(records, by, out)]
+    console = Console(stderr=as_json)
+    for table in (speed_table(records), round_table(records), group_table(records, by)):
+        console.print(table)
+    if whole["oracle"] is not None:
+        console.print(headroom_table(whole))
+    missing = sum(whole["num_missing"].values())
+    console.print(f"{missing} nodes were not recorded and were drafted by the real draft model")
+    for path in files:
+        console.print(str(path), soft_wrap=True, highlight=False)
+    print(json.dumps(_last_line(whole, out.path)))
+
+
+def replay_policies(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any]]:
+    """The same without tables and pictures: the records, and what is in `results.json`."""
+    records, whole, _ = _run(settings)
+    return records, whole
+
+
+def _run(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any], RunFolder]:
+    """Replays, solves oracles and writes `results.json`."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     arms = make_policies(settings.policies)
@@ -124,20 +149,9 @@ def run_replay(settings: Settings, *, as_json: bool) -> None:
         **identity,
     )
     whole["num_missing"] = {name: one.num_missing for name, one in played.items()}
-    by = grouping(records)
     with argument("--out", str(out.path), "a folder that can be written", OSError):
         out.write("results.json", json.dumps(whole, indent=1) + "\n")
-        files = [out.path / "results.json", *draw_all(records, by, out)]
-    console = Console(stderr=as_json)
-    for table in (speed_table(records), round_table(records), group_table(records, by)):
-        console.print(table)
-    if found:
-        console.print(headroom_table(whole))
-    missing = sum(one.num_missing for one in played.values())
-    console.print(f"{missing} nodes were not recorded and were drafted by the real draft model")
-    for path in files:
-        console.print(str(path), soft_wrap=True, highlight=False)
-    print(json.dumps(_last_line(whole, out.path)))
+    return records, whole, out
 
 
 def open_trace(path: Path) -> TraceFolder:

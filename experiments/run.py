@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def finish(
     num_prompts: int,
     rest: Callable[[Sequence[R]], Iterator[R]],
     description: str,
+    seconds: float | None = None,
 ) -> list[R]:
     """Runs the prompts that are not finished yet, with a bar on stderr; returns all records.
 
@@ -92,6 +94,7 @@ def finish(
         num_prompts: of the whole run.
         rest: gives the records that are missing beside those that are there.
         description: what the bar counts.
+        seconds: after which no other prompt is begun; None: all are run.
     """
     with argument("--out", str(folder.path), "a folder of this same run", (OSError, ValueError)):
         records = folder.records(kind)
@@ -106,6 +109,7 @@ def finish(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
+    end = None if seconds is None else time.monotonic() + seconds
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(description, total=num_prompts, completed=len(records))
@@ -114,6 +118,8 @@ def finish(
                     folder.append(record)
                 records.append(record)
                 progress.advance(task)
+                if end is not None and time.monotonic() >= end:
+                    break
     except KeyboardInterrupt:
         console.print(
             f"interrupted: {len(records)} of {num_prompts} prompts are kept in {folder.path}; "

@@ -45,12 +45,13 @@ class Settings:
     envelope: Sequence[str] = DEFAULT_ENVELOPE
     positions_at_once: int = 16
     prompts_per_shard: int = 4
+    seconds: float | None = None  # after which no other shard is begun, if each split has one
     processes: int = 1
     num_nodes: int = 1
 
 
 def trace(settings: Settings, *, as_json: bool) -> None:
-    """Records a trace, or the rest of one.
+    """Records a trace, or the rest of one, as far as the time goes.
 
     Args:
         settings: what to record.
@@ -158,8 +159,10 @@ class Job:
         with argument("--out", str(out), must, (OSError, ValueError)):
             return TraceFolder.create(out, self.manifest)
 
-    def record(self, folder: TraceFolder, todo: Sequence[int], *, is_shown: bool) -> None:
-        """Records the shards of `todo`, with a bar on stderr."""
+    def record(
+        self, folder: TraceFolder, todo: Sequence[int], seconds: float | None, *, is_shown: bool
+    ) -> None:
+        """Records the shards of `todo`, or those there is time for, with a bar on stderr."""
         asked = {prompt.id: prompt for prompt in self.plan.prompts}
         started, num_tokens = time.perf_counter(), 0
         columns = (
@@ -182,6 +185,14 @@ class Job:
                     progress.update(task, completed=folder.num_recorded + place, rate=rate)
                 with argument("--out", str(folder.path), "a folder with room", OSError):
                     folder.add(number, texts)
+                is_late = seconds is not None and time.perf_counter() - started >= seconds
+                if is_late and self._has_all_splits(folder):
+                    break
+
+    def _has_all_splits(self, folder: TraceFolder) -> bool:
+        shards, absent = self.manifest.shards, set(folder.missing)
+        kept = {shard.split for number, shard in enumerate(shards) if number not in absent}
+        return kept == {shard.split for shard in shards}
 
 
 def _work(fabric: Fabric, settings: Settings) -> list[str]:
@@ -203,7 +214,9 @@ def _work(fabric: Fabric, settings: Settings) -> list[str]:
     # time after a resumption too.
     share = told[0][1][fabric.global_rank :: fabric.world_size]
     try:
-        job.record(job.folder(settings.out), share, is_shown=fabric.is_global_zero)
+        job.record(
+            job.folder(settings.out), share, settings.seconds, is_shown=fabric.is_global_zero
+        )
     except InputError as refused:
         error = str(refused)
     errors = _distinct(gather(fabric, error))

@@ -57,6 +57,7 @@ class TrainPredictorSettings:
         weight_decay: AdamW's.
         warmup_steps: of the learning rate.
         patience: validations without a better loss after which training ends.
+        max_seconds: the first validation after so long ends training; None: time does not matter.
         checkpoint_every: steps between validations; the best weights and the last are kept.
         seed: of prompts, weights, order and dropout.
         resume: go on from the last checkpoint of `out`.
@@ -80,6 +81,7 @@ class TrainPredictorSettings:
     weight_decay: float = 0.01
     warmup_steps: int = 0
     patience: int = 5
+    max_seconds: float | None = None
     checkpoint_every: int = 100
     seed: int = 0
     resume: bool = True
@@ -107,9 +109,21 @@ class TrainPredictorSettings:
             raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share}")
 
     def to_json(self) -> dict[str, Any]:
-        """What decides the outcome: not where it is written, nor whether it was begun before."""
+        """What is asked for: not where to, nor how long it may take, nor whether it was begun."""
         found = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
-        return {name: found[name] for name in found if name not in ("out", "resume")}
+        left_out = ("out", "resume", "max_seconds")
+        return {name: found[name] for name in found if name not in left_out}
+
+
+class StopInTime(L.Callback):
+    """Ends training at the first validation after so many seconds: then weights are kept."""
+
+    def __init__(self, seconds: float) -> None:
+        self.end = time.monotonic() + seconds
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        is_late = trainer.strategy.broadcast(time.monotonic() >= self.end)  # all stop together
+        trainer.should_stop = trainer.should_stop or is_late
 
 
 def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
@@ -277,6 +291,7 @@ def _trainer(settings: TrainPredictorSettings) -> tuple[L.Trainer, ModelCheckpoi
         callbacks=[
             EarlyStopping("val_loss", patience=settings.patience),
             best,
+            *([] if settings.max_seconds is None else [StopInTime(settings.max_seconds)]),
             TQDMProgressBar(refresh_rate=20),
         ],
         logger=CSVLogger(settings.out, name="log"),

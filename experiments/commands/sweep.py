@@ -51,6 +51,15 @@ def sweep(
             rich_help_panel=SEARCH,
         ),
     ] = 200,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="Begin no other trial after so long, but try what was published.",
+            parser=options.number,
+            metavar="NUMBER",
+            rich_help_panel=SEARCH,
+        ),
+    ] = None,
     sampler: Annotated[
         str,
         typer.Option(help="tpe, gp, cmaes, nsga2, grid or random.", rich_help_panel=SEARCH),
@@ -107,6 +116,7 @@ def sweep(
         policies=policies or preparing.POLICIES,
         cost=cost,
         trials=trials,
+        seconds=seconds,
         sampler=sampler,
         pruner=pruner,
         objectives=objectives,

@@ -102,7 +102,7 @@ def train_predictor(
 
     with _settings_blamed(given):
         settings = TrainPredictorSettings(**given)
-    found = _train(settings)
+    found = train(settings)
     if found is not None:
         print(json.dumps(found))
 
@@ -119,8 +119,12 @@ def _settings_blamed(names: Container[str]) -> Iterator[None]:
         raise InputError(f"--{name.replace('_', '-')} {rule}") from error
 
 
-def _train(settings: "TrainPredictorSettings") -> dict[str, object] | None:
-    """What the training found; None in the processes that help the first."""
+def train(settings: "TrainPredictorSettings") -> dict[str, object] | None:
+    """What the training found; None in the processes that help the first.
+
+    Raises:
+        InputError: a setting cannot be used, or the trace cannot teach the predictor.
+    """
     import lightning
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -128,7 +132,7 @@ def _train(settings: "TrainPredictorSettings") -> dict[str, object] | None:
     from adaeagle.trace.folder import TraceFolder
     from experiments.commands.models import silence
     from experiments.train_predictor import TrainPredictorSettings, make_predictor
-    from experiments.train_predictor import train_predictor as train
+    from experiments.train_predictor import train_predictor as train_it
 
     silence()
     with argument("--kind", settings.kind):
@@ -152,7 +156,7 @@ def _train(settings: "TrainPredictorSettings") -> dict[str, object] | None:
                 argument("--trace", str(settings.trace), errors=(OSError, ValueError)),
                 _settings_blamed(TrainPredictorSettings.__slots__),
             ):
-                found = train(settings)
+                found = train_it(settings)
         except SystemExit as stopped:  # how Lightning ends after Ctrl-C
             raise KeyboardInterrupt from stopped
     is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]

@@ -34,10 +34,11 @@ def pictures(records: Sequence[PromptRecord], by: str) -> list[Picture]:
         "Share of drafted tokens accepted by depth and policy": acceptance_by_depth(records),
         "How often a round accepted so many tokens, by policy": plots.accepted_length(records),
     }
-    return [Picture(alt, _svg(figure)) for alt, figure in drawn.items()]
+    return [Picture(alt, svg(figure)) for alt, figure in drawn.items()]
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The picture as a data URL."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "adaeagle"}):  # equal runs give equal bytes
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

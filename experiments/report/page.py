@@ -33,32 +33,40 @@ def render(run: Finished, explored: Explored | str) -> str:
         run: what it is about.
         explored: its explorer, or the reason why it has none.
     """
-    environment = Environment(
+    by = grouping(run.records)
+    script = "".join(own(name) for name in SCRIPTS)
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            run=run,
+            results=run.results,
+            config=run.config,
+            machine=machine(run.results["hardware"]),
+            clock=_clock(run),
+            notes=_notes(run),
+            about=_about(run),
+            table=policy_table(run),
+            ladders=ladders(run),
+            pictures=pictures(run.records, by),
+            explored=None if isinstance(explored, str) else explored,
+            without=explored if isinstance(explored, str) else None,
+            data=None if isinstance(explored, str) else as_data(explored.data),
+            style=Markup(own("report.css")),
+            script=Markup(script),
+            script_hash=_hash(script),
+        )
+    )
+
+
+def environment() -> Environment:
+    """Where templates come from: what they print is escaped."""
+    return Environment(
         loader=PackageLoader("experiments.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    by = grouping(run.records)
-    script = "".join(_own(name) for name in SCRIPTS)
-    return environment.get_template("report.html").render(
-        run=run,
-        results=run.results,
-        config=run.config,
-        machine=_machine(run.results["hardware"]),
-        clock=_clock(run),
-        notes=_notes(run),
-        about=_about(run),
-        table=policy_table(run),
-        ladders=ladders(run),
-        pictures=pictures(run.records, by),
-        explored=None if isinstance(explored, str) else explored,
-        without=explored if isinstance(explored, str) else None,
-        data=None if isinstance(explored, str) else as_data(explored.data),
-        style=Markup(_own("report.css")),
-        script=Markup(script),
-        script_hash=_hash(script),
     )
 
 
@@ -70,7 +78,8 @@ def as_data(value: Any) -> Markup:
     return Markup(text)
 
 
-def _own(name: str) -> str:
+def own(name: str) -> str:
+    """A file of ours that goes into a page as it is."""
     return (TEMPLATES / name).read_text(encoding="utf-8")
 
 
@@ -79,7 +88,8 @@ def _hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
 
 
-def _machine(hardware: dict[str, Any]) -> str:
+def machine(hardware: dict[str, Any]) -> str:
+    """What ran, in few words."""
     threads = hardware.get("threads")
     name = hardware.get("gpu") or hardware.get("cpu") or "an unnamed machine"
     if hardware.get("gpu") or threads is None:
@@ -90,9 +100,9 @@ def _machine(hardware: dict[str, Any]) -> str:
 def _clock(run: Finished) -> str:
     """Whence the seconds come."""
     if not run.is_replay:
-        return f"Measured on {_machine(run.results['hardware'])}."
+        return f"Measured on {machine(run.results['hardware'])}."
     about = run.config["cost_about"]
-    where = _machine(about.get("hardware", {}))
+    where = machine(about.get("hardware", {}))
     when = f", measured {str(about['date'])[:10]}" if "date" in about else ""
     return f"Replayed from a trace; seconds are those of a cost table of {where}{when}."
 

@@ -53,6 +53,7 @@ class Settings:
     policies: Sequence[str] = POLICIES
     cost: Path | None = None
     trials: int = 200
+    seconds: float | None = None  # after which no other trial is begun
     sampler: str = "tpe"
     pruner: str | None = None  # None: wilcoxon where there is one objective
     objectives: str = SECONDS
@@ -141,6 +142,8 @@ def _check_options(settings: Settings) -> None:
         raise InputError(f"--objectives must be one of {known}, got {settings.objectives!r}")
     with argument("--sampler", settings.sampler):
         samplers.make_sampler(settings.sampler, settings.seed)
+    if settings.seconds is not None and settings.seconds <= 0:
+        raise InputError(f"--seconds must be > 0, got {settings.seconds}")
     if settings.pruner is not None:
         with argument("--pruner", settings.pruner):
             samplers.make_pruner(settings.pruner)

@@ -5,6 +5,8 @@ can tell? Only texts of the tune split are read.
 """
 
 import json
+import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +15,7 @@ import optuna
 from matplotlib.figure import Figure
 from optuna.exceptions import StorageInternalError
 from optuna.study import Study
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.exc import SQLAlchemyError
@@ -41,14 +43,16 @@ def sweep(settings: Settings, *, as_json: bool) -> None:
         InputError: a setting cannot be used, or nothing that was tried could be replayed.
     """
     samplers.silence()
+    end = math.inf if settings.seconds is None else time.monotonic() + settings.seconds
     prepared = prepare(settings)
     with _storage(settings, (StorageInternalError, SQLAlchemyError)):
         study = _open(prepared)
-        _run(prepared, study)
+        _run(prepared, study, end)
         found, trials = _found(prepared, study), report.tried(study)
         table = report.trials_table(study)
     folder = prepared.folder
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        prepared.scorer.cost.save(folder.path / "cost.json")
         folder.write("best.json", json.dumps(found, indent=1) + "\n")
         folder.write("trials.csv", report.as_csv(table))
         folder.write("trials.parquet", report.as_parquet(table))
@@ -90,8 +94,8 @@ def _open(prepared: Sweep) -> Study:
         )
 
 
-def _run(prepared: Sweep, study: Study) -> None:
-    """Runs trials until there are enough, with a bar on stderr."""
+def _run(prepared: Sweep, study: Study, end: float) -> None:
+    """Runs trials until there are enough or it is `end` of the clock, with a bar on stderr."""
     settings = prepared.settings
     studies.free_lost_trials(study)
     done = len(studies.finished(study))
@@ -125,7 +129,7 @@ def _run(prepared: Sweep, study: Study) -> None:
             def after_each(study: Study, trial: FrozenTrial) -> None:
                 done = len(studies.finished(study))
                 progress.update(task, completed=done)
-                if done >= settings.trials:
+                if done >= settings.trials or (time.monotonic() >= end and not _queued(study)):
                     study.stop()
                 studies.free_lost_trials(study)
 
@@ -136,6 +140,11 @@ def _run(prepared: Sweep, study: Study) -> None:
             "the same command goes on from there"
         )
         raise
+
+
+def _queued(study: Study) -> bool:
+    """Whether something is to be tried whatever the time: what was published."""
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def _found(prepared: Sweep, study: Study) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Confirming: what sweeps found, run live on prompts that they have not seen."""

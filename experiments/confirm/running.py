@@ -1,0 +1,248 @@
+"""A confirmation from its settings to its folder.
+
+Question: do the settings that sweeps found on recorded texts of the tune split win live, on prompts
+of the test split, against those that were published, and by as much as replay says?
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from adaeagle.bench import provenance
+from adaeagle.bench.records import PromptRecord
+from adaeagle.bench.run_folder import RunFolder
+from adaeagle.cost import CostModel
+from adaeagle.prompts import Prompt, digest, grouping, read_prompts, spread
+from adaeagle.splits import TEST
+from adaeagle.trace.folder import TraceFolder
+from adaeagle.trace.manifest import Manifest
+from experiments import comparison, replaying
+from experiments.commands.failure import InputError, argument
+from experiments.commands.models import ModelOptions
+from experiments.confirm.leaderboard import Evidence, leaderboard, references
+from experiments.confirm.page import Page, render
+from experiments.confirm.tables import leaderboard_table
+from experiments.confirm.tuned import Tuned, read_sweeps
+from experiments.run import open_folder
+
+PROMPTS = "prompts.jsonl"
+PAGE = "confirm.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a confirmation is told."""
+
+    sweeps: Sequence[Path]
+    trace: Path | None = None  # None: where the sweeps read it
+    limit: int | None = None  # prompts
+    seconds: float | None = None  # after which no other prompt is begun
+    device: str | None = None
+    threads: int | None = None  # None: as many as the cost table was measured with
+    out: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """A confirmation ready to run."""
+
+    settings: Settings
+    tuned: Tuned
+    trace: TraceFolder
+    prompts: list[Prompt]  # of the test split, each task in turn
+    threads: int | None
+    folder: RunFolder
+
+
+def confirm(settings: Settings, *, as_json: bool) -> None:
+    """Runs a confirmation, or the rest of one, and shows it.
+
+    Args:
+        settings: which sweeps, and how.
+        as_json: stdout gets the last line alone; tables go to stderr.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    found, path = confirmed(settings)
+    console = Console(stderr=as_json)
+    console.print(leaderboard_table(found))
+    for name in ("results.json", PAGE):
+        console.print(str(path / name), soft_wrap=True, highlight=False)
+    print(json.dumps(last_line(found)))
+
+
+def confirmed(settings: Settings) -> tuple[dict[str, Any], Path]:
+    """What goes into `results.json`, written with its page, and the folder they are in."""
+    began = time.monotonic()
+    ready = _prepare(settings)
+    replayed, told = _replayed(ready)
+    baselines = [family["baseline"] for family in told["oracle"]["families"].values()]
+    arms = list(dict.fromkeys([*ready.tuned.policies, *baselines]))
+    left = None if settings.seconds is None else settings.seconds + began - time.monotonic()
+    live, measured = _live(ready, arms, left)
+    found = _found(ready, live, replayed, told, measured)
+    with argument("--out", str(ready.folder.path), "a folder that can be written", OSError):
+        ready.folder.write("results.json", json.dumps(found, indent=1) + "\n")
+        ready.folder.write(PAGE, render(Page(found)))
+    return found, ready.folder.path
+
+
+def last_line(found: dict[str, Any]) -> dict[str, Any]:
+    """What a script wants first."""
+    names = ("out", "num_prompts", "num_over_fitted", "num_divergences")
+    shown = [
+        {
+            "family": entry["family"],
+            "policy": entry["tuned"]["policy"],
+            "speedup": entry["tuned"]["speedup"],
+            "speedup_ci95": entry["tuned"]["speedup_ci95"],
+            "gain": None if entry["gain"] is None else entry["gain"]["live"],
+            "verdict": entry["verdict"],
+        }
+        for entry in found["families"]
+    ]
+    return {**{name: found[name] for name in names}, "families": shown}
+
+
+def _prepare(settings: Settings) -> Confirmation:
+    if settings.seconds is not None and settings.seconds <= 0:
+        raise InputError(f"--seconds must be > 0, got {settings.seconds}")
+    tuned = read_sweeps(settings.sweeps)
+    path = settings.trace or tuned.trace
+    trace = replaying.open_trace(path)
+    if trace.manifest.digest != tuned.trace_sha256:
+        raise InputError(f"--trace must be the trace of the sweeps, got {str(path)!r}: another one")
+    with argument("--trace", str(path), errors=(OSError, ValueError)):
+        prompts = test_prompts(trace)
+    prompts = spread(prompts, settings.limit or len(prompts))
+    with argument("SWEEP", str(tuned.cost.parent), errors=(OSError, ValueError)):
+        about = CostModel.load(tuned.cost).about
+    threads = settings.threads or about.get("config", {}).get("threads")
+    identity = {
+        "config": {
+            "trace": str(path),
+            "families": [asdict(family) for family in tuned.families],
+            "limit": settings.limit,
+            "device": settings.device,
+            "threads": threads,
+        },
+        "trace_sha256": tuned.trace_sha256,
+        "prompts_sha256": digest(prompts),
+    }
+    folder = open_folder("confirm", settings.out, identity)
+    lines = (json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        folder.write(PROMPTS, "".join(lines))
+    return Confirmation(settings, tuned, trace, prompts, threads, folder)
+
+
+def test_prompts(trace: TraceFolder) -> list[Prompt]:
+    """The prompts of the test split, as far as they are recorded, in the order of the trace.
+
+    Raises:
+        OSError: the prompts are not where they were.
+        ValueError: they are others now, or none of the test split is recorded.
+    """
+    manifest = trace.manifest
+    known = {prompt.id: prompt for prompt in read_prompts(manifest.prompts)}
+    asked = [known[prompt_id] for prompt_id in manifest.prompt_ids if prompt_id in known]
+    if digest(asked) != manifest.prompts_sha256:
+        raise ValueError(f"its prompts, {manifest.prompts}, must be those that were recorded")
+    absent = set(trace.missing)
+    ids = {
+        prompt_id
+        for number, shard in enumerate(manifest.shards)
+        if shard.split == TEST and number not in absent
+        for prompt_id in shard.prompt_ids
+    }
+    if not ids:
+        raise ValueError("it must hold prompts of the test split, got none")
+    return [prompt for prompt in asked if prompt.id in ids]
+
+
+def _replayed(ready: Confirmation) -> tuple[list[PromptRecord], dict[str, Any]]:
+    """The test split replayed, with the oracles of the families."""
+    settings = replaying.Settings(
+        trace=ready.trace.path,
+        policies=ready.tuned.policies,
+        cost=ready.tuned.cost,
+        split=TEST,
+        device=ready.settings.device,
+        threads=ready.threads,
+        out=ready.folder.path / "replay",
+    )
+    return replaying.replay_policies(settings)
+
+
+def _live(
+    ready: Confirmation, policies: Sequence[str], seconds: float | None
+) -> tuple[list[PromptRecord], dict[str, Any]]:
+    """All of them in turns, prompt by prompt."""
+    settings = comparison.Settings(
+        models=_models(ready.trace.manifest, ready.settings, ready.threads),
+        policies=policies,
+        prompts=str(ready.folder.path / PROMPTS),
+        max_new_tokens=ready.trace.manifest.max_new_tokens,
+        seconds=seconds,
+        out=ready.folder.path / "live",
+    )
+    return comparison.measure(settings)
+
+
+def _models(manifest: Manifest, settings: Settings, threads: int | None) -> ModelOptions:
+    """Those that the trace was recorded with."""
+    return ModelOptions(
+        target=manifest.target,
+        drafter=manifest.drafter,
+        drafter_kind=manifest.drafter_kind,
+        device=settings.device,
+        dtype=manifest.dtype,
+        threads=threads,
+    )
+
+
+def _found(
+    ready: Confirmation,
+    live: list[PromptRecord],
+    replayed: list[PromptRecord],
+    told: dict[str, Any],
+    measured: dict[str, Any],
+) -> dict[str, Any]:
+    by_id = {record.id: record for record in replayed}
+    recovered = {arm["policy"]: arm["headroom_recovered"] for arm in told["arms"]}
+    evidence = Evidence(
+        live,
+        [by_id[record.id] for record in live],
+        {**told["oracle"], "recovered": recovered},
+        grouping(live),
+    )
+    entries = leaderboard(ready.tuned.families, evidence)
+    return {
+        "out": str(ready.folder.path),
+        "target": ready.trace.manifest.target,
+        "drafter": ready.trace.manifest.drafter,
+        "num_prompts": len(live),
+        "num_test_prompts": len(ready.prompts),
+        "max_new_tokens": ready.trace.manifest.max_new_tokens,
+        "by": evidence.by,
+        "families": entries,
+        "best_fixed": references(evidence),
+        "num_over_fitted": sum(entry["verdict"] == "over-fitted" for entry in entries),
+        "num_divergences": sum(len(record.divergences) for record in live),
+        "num_missing": sum(told["num_missing"].values()),
+        "cost_about": told["config"]["cost_about"],
+        "sweeps": [str(path) for path in ready.tuned.sweeps],
+        "trace": str(ready.trace.path),
+        "trace_sha256": ready.tuned.trace_sha256,
+        "config": measured["config"],
+        "prompts_sha256": measured["prompts_sha256"],
+        "hardware": measured["hardware"],
+        "versions": measured["versions"],
+        "git": provenance.git(),
+    }

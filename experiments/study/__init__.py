@@ -1,0 +1,1 @@
+"""Studies: from two models to a leaderboard of tuned policies, stage by stage."""

@@ -1,0 +1,137 @@
+"""A study from two models to a leaderboard.
+
+Question: which policies, each tuned on equal terms for this target, this draft model and this
+machine, win live on prompts they have not seen, and by how much?
+"""
+
+import json
+import time
+from typing import Any
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from adaeagle.bench.run_folder import RunFolder
+from experiments.commands.failure import InputError, argument
+from experiments.confirm.page import Page, png_picture, render
+from experiments.confirm.pictures import short
+from experiments.confirm.running import last_line
+from experiments.confirm.tables import leaderboard_table
+from experiments.report.figures import Picture
+from experiments.run import load_prompts, open_folder, run_identity
+from experiments.study.planning import Settings, TimeBudget, described
+from experiments.study.stages import RESERVE, STAGES, Study, as_rows
+from experiments.sweep.template import parse
+
+STATE, PAGE, RESULTS = "stages.json", "report.html", "results.json"
+PICTURES = {"history.png": "Speed of every trial", "slices.png": "Speed by parameter"}
+
+
+def run_study(settings: Settings, *, as_json: bool) -> None:
+    """Runs the stages that are not done yet, and shows what all of them came to.
+
+    Args:
+        settings: of which models, how long.
+        as_json: stdout gets the last line alone; tables go to stderr.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    folder = _open(settings)
+    study, state = Study(settings), _read_state(folder)
+    todo = [name for name in STAGES if name not in state]
+    is_new = bool(todo) or not (folder.path / RESULTS).is_file()
+    if is_new:
+        _run_stages(study, state, folder)
+        _write(study, state, folder)
+    found = json.loads((folder.path / RESULTS).read_bytes())
+    console = Console(stderr=as_json)
+    if not is_new:
+        console.print("every stage was done, nothing is left to do")
+    console.print(_stage_table(found["stages"]))
+    console.print(leaderboard_table(found))
+    for name in (RESULTS, PAGE):
+        console.print(str(folder.path / name), soft_wrap=True, highlight=False)
+    seconds = sum(stage["seconds"] for stage in found["stages"].values())
+    shown = {"out": str(folder.path), "was_done": not is_new, "seconds": round(seconds, 1)}
+    print(json.dumps({**last_line(found), **shown, "stages": found["stages"]}))
+
+
+def _open(settings: Settings) -> RunFolder:
+    if settings.time_budget is not None and settings.time_budget <= 0:
+        raise InputError(f"--time-budget must be > 0, got {settings.time_budget}")
+    for text in settings.policies or ():
+        with argument("--policies", text):
+            parse(text)
+    if settings.models.threads is not None:
+        torch.set_num_threads(settings.models.threads)
+    prompts = load_prompts(settings.prompts, settings.limit)
+    return open_folder("study", settings.out, run_identity(described(settings), prompts))
+
+
+def _read_state(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """The stages that are done."""
+    path = folder.path / STATE
+    with argument("--out", str(folder.path), "the folder of a study", (OSError, ValueError)):
+        found: dict[str, dict[str, Any]] = json.loads(path.read_bytes()) if path.is_file() else {}
+    return found
+
+
+def _run_stages(study: Study, state: dict[str, dict[str, Any]], folder: RunFolder) -> None:
+    """Each stage is kept as done when it is; an interrupted one goes on where it was."""
+    shares = {name: share for name, (share, _) in STAGES.items()} | {"report": RESERVE}
+    budget = TimeBudget(study.settings.time_budget, shares)
+    console = Console(stderr=True)
+    for name in state:
+        budget.skip(name)
+        console.print(f"{name}: was done")
+    for name, (_, run) in STAGES.items():
+        if name in state:
+            continue
+        seconds, began = budget.begin(name), time.monotonic()
+        console.print(f"{name}{'' if seconds is None else f': {seconds:.0f} seconds'}")
+        try:
+            told = run(study, seconds)
+        except InputError as error:
+            raise InputError(f"stage {name}: {error}") from error
+        spent = time.monotonic() - began
+        state[name] = {"seconds": round(spent, 1), "done": told.done, "cut": told.cut}
+        with argument("--out", str(folder.path), "a folder that can be written", OSError):
+            folder.write(STATE, json.dumps(state, indent=1) + "\n")
+
+
+def _write(study: Study, state: dict[str, dict[str, Any]], folder: RunFolder) -> None:
+    """The page and `results.json`: those of the confirmation, with stages and sweeps."""
+    with argument("--out", str(study.confirm), "a finished confirmation", (OSError, ValueError)):
+        found = json.loads((study.confirm / RESULTS).read_bytes())
+    found["stages"] = state
+    page = Page(found, as_rows(state), _pictures(study))
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        folder.write(PAGE, render(page))
+        folder.write(RESULTS, json.dumps(found, indent=1) + "\n")
+
+
+def _pictures(study: Study) -> dict[str, list[Picture]]:
+    """What each sweep drew, by family."""
+    drawn: dict[str, list[Picture]] = {}
+    for path in study.swept().values():
+        [family] = json.loads((path / "best.json").read_bytes())["families"]
+        drawn[short(family)] = [
+            png_picture(f"{alt}, {short(family)}", (path / name).read_bytes())
+            for name, alt in PICTURES.items()
+            if (path / name).is_file()
+        ]
+    return drawn
+
+
+def _stage_table(stages: dict[str, dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    table.add_column("done", overflow="fold")
+    table.add_column("cut for want of time, left out", overflow="fold")
+    for row in as_rows(stages):
+        table.add_row(row["name"], row["seconds"], row["done"], row["cut"])
+    return table

@@ -1,0 +1,255 @@
+"""The stages of a study, each one of the other commands with settings of its own.
+
+trace/         texts and drafts of all prompts          `adaeagle trace`
+profile/       cost.json, measured on tune prompts      `adaeagle profile`
+predictors/    a folder a kind                          `adaeagle train-predictor`
+sweeps/        a folder a family                        `adaeagle sweep`
+confirm/       live on test prompts                     `adaeagle confirm`
+report.html    the leaderboard, the sweeps, the stages
+"""
+
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from adaeagle.bench.run_folder import write_whole
+from adaeagle.prompts import Prompt
+from adaeagle.splits import TUNE, split_of
+from adaeagle.trace.folder import TraceFolder
+from experiments import profiling, tracing
+from experiments.commands import train_predictor as predictor_command
+from experiments.commands.failure import InputError, argument
+from experiments.confirm import running as confirming
+from experiments.run import load_prompts
+from experiments.study.planning import Policies, Settings, each, predictor_kinds, tunable
+from experiments.sweep import preparing as sweep_settings
+from experiments.sweep import running as sweeping
+from experiments.train_predictor import TrainPredictorSettings
+
+TUNE_PROMPTS = "tune.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a stage came to."""
+
+    done: str
+    cut: list[str]  # what there was no time for, and what could not be had
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study's settings and where its parts lie."""
+
+    settings: Settings
+
+    @property
+    def trace(self) -> Path:
+        return self.settings.out / "trace"
+
+    @property
+    def cost(self) -> Path:
+        return self.settings.out / "profile" / "cost.json"
+
+    @property
+    def sweeps(self) -> Path:
+        return self.settings.out / "sweeps"
+
+    @property
+    def confirm(self) -> Path:
+        return self.settings.out / "confirm"
+
+    def predictors(self) -> dict[str, Path]:
+        """Those that were trained, by kind."""
+        folder = self.settings.out / "predictors"
+        return {kind: folder / kind for kind in _kinds_with(folder, "result.json")}
+
+    def swept(self) -> dict[str, Path]:
+        """The finished sweeps, by name."""
+        return {name: self.sweeps / name for name in _kinds_with(self.sweeps, "best.json")}
+
+
+def _kinds_with(folder: Path, name: str) -> list[str]:
+    return sorted(path.parent.name for path in folder.glob(f"*/{name}"))
+
+
+@contextmanager
+def quietly() -> Iterator[io.StringIO]:
+    """What a command prints last is for programs that call it, not for those that call a study."""
+    with redirect_stdout(io.StringIO()) as said:
+        yield said
+
+
+def record_trace(study: Study, seconds: float | None) -> Told:
+    """Prompts are recorded in an order in which any beginning has prompts of every task."""
+    settings = study.settings
+    with quietly() as said:
+        tracing.trace(
+            tracing.Settings(
+                out=study.trace,
+                models=settings.models,
+                prompts=settings.prompts,
+                limit=settings.limit or len(load_prompts(settings.prompts, None)),
+                max_new_tokens=settings.max_new_tokens,
+                seconds=seconds,
+            ),
+            as_json=True,
+        )
+    found = json.loads(said.getvalue().splitlines()[-1])
+    folder = TraceFolder.open(study.trace)
+    done, total = folder.num_recorded, len(folder.manifest.prompt_ids)
+    cut = [] if folder.complete else [f"{total - done} of {total} prompts were not recorded"]
+    return Told(f"{found['num_texts']} texts, {found['num_positions']} positions", cut)
+
+
+def measure_profile(study: Study, seconds: float | None) -> Told:
+    """On prompts of the tune split alone."""
+    settings = study.settings
+    path = study.settings.out / TUNE_PROMPTS
+    with argument("--out", str(path), "a file that can be written", OSError):
+        write_whole(path, _as_lines(_tune_prompts(settings)).encode())
+    with quietly():
+        profiling.profile(
+            profiling.Settings(
+                models=settings.models,
+                seconds=seconds,
+                prompts=str(path),
+                seed=settings.seed,
+                out=study.cost.parent,
+            ),
+            as_json=True,
+        )
+    about = json.loads(study.cost.read_bytes())["about"]
+    return Told(f"{about['num_rounds']} rounds measured", [])
+
+
+def _tune_prompts(settings: Settings) -> list[Prompt]:
+    split = split_of(load_prompts(settings.prompts, None))
+    chosen = load_prompts(settings.prompts, settings.limit)
+    return [prompt for prompt in chosen if split[prompt.id] == TUNE]
+
+
+def _as_lines(prompts: Sequence[Prompt]) -> str:
+    return "".join(json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
+
+
+def train_predictors(study: Study, seconds: float | None) -> Told:
+    """Those that the policies to be swept ask, one after another."""
+    settings = study.settings
+    if settings.policies is not None:
+        return Told("none: policies were given", [])
+    began, cut = time.monotonic(), list[str]()
+    kinds = predictor_kinds()
+    for place, kind in enumerate(kinds):
+        if seconds is not None and time.monotonic() >= began + seconds:
+            cut.append(f"{kind}: no time was left")
+            continue
+        given = TrainPredictorSettings(
+            kind=kind,
+            trace=study.trace,
+            out=study.settings.out / "predictors" / kind,
+            cost=study.cost,
+            max_seconds=each(seconds, began, len(kinds) - place),
+            seed=settings.seed,
+            devices=1,
+        )
+        try:
+            predictor_command.train(given)
+        except InputError as error:
+            cut.append(f"{kind}: {error}")
+    return Told(", ".join(study.predictors()) or "none", cut)
+
+
+def run_sweeps(study: Study, seconds: float | None) -> Told:
+    """Every family gets a sweep of its own, of as many trials or as much time."""
+    settings, began = study.settings, time.monotonic()
+    policies = _policies(study)
+    cut, num_trials = list(policies.left_out), 0
+    for place, (name, template) in enumerate(policies.templates.items()):
+        Console(stderr=True).print(
+            f"sweep {place + 1} of {len(policies.templates)}: {template}", soft_wrap=True
+        )
+        try:
+            with quietly() as said:
+                sweeping.sweep(
+                    sweep_settings.Settings(
+                        trace=study.trace,
+                        policies=[template],
+                        cost=study.cost,
+                        trials=settings.trials,
+                        seconds=each(seconds, began, len(policies.templates) - place),
+                        seed=settings.seed,
+                        study=name,
+                        device=settings.models.device,
+                        threads=settings.models.threads,
+                        out=study.sweeps / name,
+                    ),
+                    as_json=True,
+                )
+        except InputError as error:
+            cut.append(f"{name}: {error}")
+            continue
+        found = json.loads(said.getvalue().splitlines()[-1])["num_trials"]
+        num_trials += found
+        if found < settings.trials:
+            cut.append(f"{name}: {found} of {settings.trials} trials")
+    if not study.swept():
+        raise InputError(f"--policies must name what can be swept: {'; '.join(cut)}")
+    return Told(f"{len(study.swept())} families, {num_trials} trials", cut)
+
+
+def _policies(study: Study) -> Policies:
+    given = study.settings.policies
+    if given is None:
+        return tunable(study.predictors(), study.cost)
+    # Folders are numbered: a template can be too long for a name, and hold what no name may.
+    return Policies({f"{place:02}": text for place, text in enumerate(given, start=1)}, [])
+
+
+def confirm_live(study: Study, seconds: float | None) -> Told:
+    """The best of each family and what was published of it."""
+    settings = study.settings
+    found, _ = confirming.confirmed(
+        confirming.Settings(
+            sweeps=list(study.swept().values()),
+            trace=study.trace,
+            seconds=seconds,
+            device=settings.models.device,
+            threads=settings.models.threads,
+            out=study.confirm,
+        )
+    )
+    done, total = found["num_prompts"], found["num_test_prompts"]
+    cut = [] if done == total else [f"{total - done} of {total} test prompts were not run"]
+    return Told(f"{len(found['families'])} families on {done} test prompts", cut)
+
+
+STAGES: dict[str, tuple[float, Callable[[Study, float | None], Told]]] = {
+    "trace": (22.0, record_trace),
+    "profile": (6.0, measure_profile),
+    "predictors": (13.0, train_predictors),
+    "sweeps": (27.0, run_sweeps),
+    "confirm": (27.0, confirm_live),
+}
+"""In their order, with their shares of the time; what is left is for what cannot be cut short."""
+RESERVE = 5.0
+
+
+def as_rows(told: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+    """The stages as a page shows them."""
+    return [
+        {
+            "name": name,
+            "seconds": f"{stage['seconds']:.0f}",
+            "done": stage["done"],
+            "cut": "; ".join(stage["cut"]),
+        }
+        for name, stage in told.items()
+    ]
