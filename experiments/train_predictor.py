@@ -42,9 +42,10 @@ class TrainPredictorSettings:
 
     Args:
         kind: spec of a registered predictor, e.g. "ldlp(labels='dp')".
-        trace: folder of a complete trace.
+        trace: folder of a trace.
         split: tune: its prompts for tuning are used, no others; all: every prompt, of a trace that
             nothing is ever tested on.
+        partial: take what there is of a trace that is not complete.
         out: folder of everything this writes; it is the predictor's in the end.
         cost: file of a cost table, for labels that depend on what rounds cost; None: `cost.json` in
             the trace's folder, if there is one.
@@ -72,6 +73,7 @@ class TrainPredictorSettings:
     trace: Path
     out: Path
     split: str = TUNE
+    partial: bool = False
     cost: Path | None = None
     target: str | None = None
     validation_share: float = 0.2
@@ -111,7 +113,7 @@ class TrainPredictorSettings:
     def to_json(self) -> dict[str, Any]:
         """What is asked for: not where to, nor how long it may take, nor whether it was begun."""
         found = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
-        left_out = ("out", "resume", "max_seconds")
+        left_out = ("out", "resume", "max_seconds", "partial")
         return {name: found[name] for name in found if name not in left_out}
 
 
@@ -141,7 +143,7 @@ def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
     folder = TraceFolder.open(settings.trace)
     cost = _cost(settings) if predictor.needs_cost else None
     split = None if settings.split == ALL else TUNE
-    texts, held = split_texts(folder, settings.validation_share, split)
+    texts, held = split_texts(folder, settings.validation_share, split, partial=settings.partial)
     models = folder.manifest.models(texts[0].features.shape[1])
     embedding = _embedding(settings, models) if predictor.needs_embedding else None
     L.seed_everything(settings.seed, verbose=False)

@@ -113,23 +113,29 @@ def read_examples(
 
 
 def split_texts(
-    folder: TraceFolder, validation_share: float, split: Split | None = TUNE
+    folder: TraceFolder,
+    validation_share: float,
+    split: Split | None = TUNE,
+    *,
+    partial: bool = False,
 ) -> tuple[list[RecordedText], list[RecordedText]]:
     """Texts for training and for validation: of the prompts for tuning alone.
 
     A share of them, chosen by the hash of their ids, is for validation.
 
     Args:
-        folder: a complete trace.
+        folder: a trace.
         validation_share: in (0, 1).
         split: None: all prompts, of a trace that nothing is ever tested on.
+        partial: take what there is of a trace that is not complete.
 
     Raises:
-        ValueError: there are fewer than two prompts, or the share is out of its range.
+        ValueError: the trace is not complete, there are fewer than two prompts, or the share is out
+            of its range.
     """
     if not 0 < validation_share < 1:
         raise ValueError(f"validation_share must be in (0, 1), got {validation_share}")
-    if not folder.complete:
+    if not (folder.complete or partial):
         raise ValueError(
             f"the trace must be complete, {folder.path} lacks {len(folder.missing)} shards"
         )
