@@ -204,7 +204,9 @@ def run_sweeps(study: Study, seconds: float | None) -> Told:
             cut.append(f"{name}: {found} of {settings.trials} trials")
     if not study.swept():
         raise InputError(f"--policies must name what can be swept: {'; '.join(cut)}")
-    return Told(f"{len(study.swept())} families, {num_trials} trials", cut)
+    num_families = len(study.swept())
+    what = "family" if num_families == 1 else "families"
+    return Told(f"{num_families} {what}, {num_trials} trials", cut)
 
 
 def _policies(study: Study) -> Policies:

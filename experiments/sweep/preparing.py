@@ -80,7 +80,8 @@ class Sweep:
     scorer: Scorer
     trees: FittedTrees | None
     supply: Supply
-    first: list[dict[str, Option]]  # parameters of the trials that are run before any other
+    published: list[dict[str, Option]]  # parameters of trials; they are run before any other
+    first: list[dict[str, Option]]  # and so are these: what was published, and fitted trees
     identity: dict[str, Any]  # what must be equal for trials to be of one study
     folder: RunFolder
 
@@ -118,10 +119,11 @@ def prepare(settings: Settings) -> Sweep:
         "grid": settings.sampler == GRID,
         "strict": settings.strict,
     }
-    first = [] if settings.sampler == GRID else _first(templates, supply, trees)
+    known = published(templates, supply)
+    first = [] if settings.sampler == GRID else [*known, *_fitted(templates, trees)]
     folder = _folder(settings, identity, source)
     return Sweep(
-        settings, templates, source.manifest, scorer, trees, supply, first, identity, folder
+        settings, templates, source.manifest, scorer, trees, supply, known, first, identity, folder
     )
 
 
@@ -215,13 +217,11 @@ def _check_models(policy: Policy, models: Manifest, scorer: Scorer) -> None:
     policy.check(lambda: models.models(feature_size))
 
 
-def _first(
-    templates: dict[str, Call], supply: Supply, trees: FittedTrees | None
-) -> list[dict[str, Option]]:
-    """What was published, and the best of all static trees."""
-    first = published(templates, supply)
+def _fitted(templates: dict[str, Call], trees: FittedTrees | None) -> list[dict[str, Option]]:
+    """The best of all static trees."""
     if trees is None:
-        return first
+        return []
+    first: list[dict[str, Option]] = []
     best = trees.best.paths
     for text, call in templates.items():
         for name, dimension in searched(call).items():

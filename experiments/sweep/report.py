@@ -73,7 +73,7 @@ def pareto_front(trials: Sequence[Tried]) -> list[Tried]:
 
 
 def families(
-    trials: Sequence[Tried], templates: Sequence[str], first: Sequence[dict[str, Any]]
+    trials: Sequence[Tried], templates: Sequence[str], published: Sequence[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The best of each template, and the best of what was published of it.
 
@@ -83,17 +83,17 @@ def families(
     Args:
         trials: all.
         templates: their texts.
-        first: parameters of the trials that were run before any other: the published ones.
+        published: parameters of the trials that try what was published.
     """
     found = {}
     for text in templates:
         own = [one for one in trials if one.result.template == text]
         if not own:
             continue
-        published = [one for one in own if _is_one_of(one.parameters, first)]
+        known = [one for one in own if _is_one_of(one.parameters, published)]
         found[text] = {
             "best": fastest(whole(own) or own).to_json(),
-            "published": fastest(whole(published) or published).to_json() if published else None,
+            "published": fastest(whole(known) or known).to_json() if known else None,
             "num_trials": len(own),
         }
     return found

@@ -171,7 +171,7 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
         "plain_tokens_per_second": plain,
         "num_prompts": len(scorer.prompt_ids),
         "num_trials": num_trials,
-        "families": report.families(trials, list(prepared.templates), prepared.first),
+        "families": report.families(trials, list(prepared.templates), prepared.published),
         "models": {**models, "drafter_kind": prepared.models.drafter_kind},
         "identity": prepared.identity,
         "versions": provenance.versions(),

@@ -38,7 +38,8 @@ def swept(folders: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     models = ("--target", folders.target, "--drafter", folders.head, "--device", "cpu")
     told = ("--prompts", "prompts.jsonl", "--max-new-tokens", 14)
-    with chdir(home):
+    with chdir(home), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.sweep.running._figures", lambda *_: {})
         found = [
             command("trace", *models, *told, "--threads", 1, "--out", "trace"),
             command(
