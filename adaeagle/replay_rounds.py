@@ -166,15 +166,19 @@ def _count(
     if path.shape[1] > 0:
         is_kept = is_kept & keep.gather(1, path.clamp(min=0))
     num_accepted = is_kept.long().cumprod(1).sum(1)
+    num_drafted = torch.full_like(rows, len(tree)) if tree.is_dense else tree.valid.sum(1)
     is_wide = budget.max_children > 1 or budget.width_of(0) > 1
+    is_tree = torch.full_like(rows, is_wide, dtype=torch.bool)
+    if is_wide and not tree.is_dense:  # beside trees there may be chains
+        is_tree = (num_drafted == 0) | (num_drafted > (widths > 0).sum(1))
     return Rounds(
         rows=rows,
         num_accepted=num_accepted,
         num_emitted=torch.minimum(num_accepted + 1, positions.num_left[rows]),
-        num_drafted=torch.full_like(rows, len(tree)) if tree.is_dense else tree.valid.sum(1),
+        num_drafted=num_drafted,
         num_verified=keep.sum(1),
         widths=widths,
-        is_tree=torch.full_like(rows, is_wide, dtype=torch.bool),
+        is_tree=is_tree,
     )
 
 

@@ -1,6 +1,7 @@
 """Drafting policies and stop rules: one decision rule a file."""
 
 from policies.adaedl import AdaEDL
+from policies.bandit import UCB, Thompson
 from policies.beam_total import BeamTotal
 from policies.chain import Chain
 from policies.combine import AllOf, AnyOf
@@ -16,6 +17,7 @@ from policies.talon import Talon
 from policies.vanilla import Vanilla
 
 __all__ = [
+    "UCB",
     "AdaEDL",
     "AllOf",
     "AnyOf",
@@ -30,5 +32,6 @@ __all__ = [
     "OptTree",
     "StaticTree",
     "Talon",
+    "Thompson",
     "Vanilla",
 ]

@@ -136,6 +136,8 @@ class StaticTree(Shape):
             self._numbers = torch.zeros_like(frontier)
             return self._num_children[self._numbers]
         parents = tree.parents.gather(1, frontier)
-        numbers = self._child[self._numbers.gather(1, parents + 1), tree.ranks.gather(1, frontier)]
+        # Beside wider trees there are more ranks, all of them padding here.
+        ranks = tree.ranks.gather(1, frontier).clamp(max=self._child.shape[1] - 1)
+        numbers = self._child[self._numbers.gather(1, parents + 1), ranks]
         self._numbers = torch.cat((self._numbers, numbers), dim=1)
         return self._num_children[numbers]

@@ -41,6 +41,8 @@ ALL_POLICIES = (
     "talon(nodes=20)",
     "eagle2(depth=5, stop=all_of(confidence(threshold=0.3), entropy))",
     "eagle2(depth=5, stop=any_of(confidence(threshold=0.3), cumulative))",
+    "ucb(chain(length=3), static_tree)",
+    "thompson(hf_heuristic, eagle2(depth=3, width=3, nodes=8))",
 )
 LAWS: tuple[dict[str, Any], ...] = (
     {"temperature": 1.0},

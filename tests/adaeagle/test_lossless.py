@@ -59,6 +59,8 @@ RULES = {
         14,
         5,
     ),
+    "ucb(chain(length=3), static_tree, hf_dynamic, vanilla)": (25, 12),
+    "thompson(confidence(threshold=0.2), eagle2(depth=5, width=4, nodes=14))": (14, 12),
 }
 PROMPTS = ((11, 3), (1, 5))  # (length, seed)
 LENGTH = 40

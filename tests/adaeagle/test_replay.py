@@ -63,6 +63,9 @@ DRAFTED = (
     "chain(stop=adaedl(threshold=0.3, across_texts=True), length=14)",
     "chain(stop=hf_dynamic(across_texts=True), length=14)",
     "chain(stop=hf_heuristic(across_texts=True), length=20)",
+    "ucb(chain(length=6), eagle2(depth=3, width=3, nodes=8), vanilla, across_texts=True, cost='mini')",
+    "ucb(static_tree, chain(stop=hf_dynamic), talon(nodes=9), cost='mini')",
+    "thompson(hf_heuristic(across_texts=True), opt_tree(nodes=20), cost='mini', seed=1)",
 )
 """Policies that ask for more."""
 
@@ -288,9 +291,12 @@ class Listening(Policy):
 
     def __init__(self) -> None:
         self.seen: list[tuple[Context, Outcome]] = []
+        self.recents: list[Tensor] = []
 
     def plan(self, context: Context) -> Budget:
+        assert context.recent is not None
         self.context = context
+        self.recents.append(context.recent(20))
         return Budget(depth=3, width=2, nodes=4)
 
     def observe(self, outcome: Outcome) -> None:
@@ -309,6 +315,8 @@ def test_hooks_are_told_what_they_are_told_live(
     generate(target, drafter, live, text.prompt_ids.tolist(), max_new_tokens=LENGTH)
     replay(replayed, trace, cost)
     assert len(live.seen) == len(replayed.seen) > 3
+    for told, their in zip(live.recents, replayed.recents, strict=True):
+        assert torch.equal(told, their)
     for (context, outcome), (their_context, their_outcome) in zip(
         live.seen, replayed.seen, strict=True
     ):

@@ -23,6 +23,10 @@ SHAPES = [
     "opt_tree(nodes=9, depth=4, width=3, stop=hf_heuristic)",
     "talon(nodes=14, mu=0.2, depth=6, width=4)",
     "talon(nodes=6, mu=0.0, width=8, stop=confidence(threshold=0.05))",
+    # A bandit that takes its time from the clock cannot run twice alike.
+    "ucb(chain(length=2), static_tree, hf_heuristic, cost='mini')",
+    "ucb(vanilla, talon(nodes=14, depth=6, width=4), entropy, across_texts=True, cost='mini')",
+    "thompson(hf_dynamic(across_texts=True), eagle2(depth=3, width=9, nodes=20), cost='mini')",
 ]
 RULES = [
     "confidence",

@@ -35,6 +35,8 @@ EVERY_POLICY = (
     "talon(nodes=20)",
     "eagle2(depth=5, stop=all_of(confidence(threshold=0.3), entropy))",
     "static_tree(stop=any_of(confidence(threshold=0.1), cumulative(log_threshold=-3.0)))",
+    "ucb(chain(length=3), static_tree)",
+    "thompson(hf_heuristic, eagle2(depth=3, width=3, nodes=8))",
 )
 LENGTH = 30
 
