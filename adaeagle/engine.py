@@ -187,7 +187,7 @@ class _Decoding:
             self.stops,
             device,
         )
-        self.text_ids = list(self.prompt_ids)  # grows where processors read it
+        self.text_ids = list(self.prompt_ids)  # and what is emitted
         self.uniforms = torch.Generator().manual_seed(self.sampling.seed)
         self.noise = torch.Generator(device).manual_seed(self.sampling.seed + 1)
         capacity = len(self.prompt_ids) + self.limit + ROOM
@@ -259,8 +259,13 @@ class _Decoding:
             token_ids=root.view(1),
             last_token_ids=self.last_ids,
             features=self.last_features,
+            recent=self._recent,
         )
         return clamp_budget(self.policy.plan(context), remaining)
+
+    def _recent(self, count: int) -> Tensor:
+        found = torch.tensor([self.text_ids[-count:]])
+        return F.pad(found, (count - found.shape[1], 0), value=-1)
 
     def _draft(self, budget: Budget, clock: RoundClock) -> _Draft:
         device = self.target.device
@@ -368,8 +373,7 @@ class _Decoding:
                 self.is_done = True
                 break
         self.num_emitted += len(emitted)
-        if self.processors:
-            self.text_ids += emitted
+        self.text_ids += emitted
         self.is_done = self.is_done or self.num_emitted >= self.limit
         return emitted
 

@@ -4,7 +4,7 @@ Shapes: P rounds side by side (1 in live decoding of one text), N drafted nodes,
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -61,6 +61,9 @@ class Context:
     token_ids: Tensor  # [P] int64: the pending token, already decided
     last_token_ids: Tensor  # [P] int64: the last token the target was run on
     features: Tensor | None = None  # [P, D] the target's feature of that token
+    # count → [P, count] int64, on the CPU: the last tokens of prompt and text, the pending one last,
+    # -1 before their beginning. Few policies read it: it is made when asked for, while planning.
+    recent: Callable[[int], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,24 @@ worth `rate` tokens, and one more draft forward is worth its time while the toke
 add exceed rate x its seconds (and those it adds to verification). SGLang's throughput-aware
 controller (https://github.com/sgl-project/sglang/pull/28045) and CaDDTree (arXiv 2606.01813)
 maximise tokens over cost as well, the former from average acceptance, the latter for tree sizes.
-Here the expectation is a law of this very round: `predictors.hazard` tells before drafting, and
-again after every drafted token, how likely the tokens so far and the next ones are accepted; the
-cost is the machine's own, measured. No threshold and no rounding.
+Here the expectation is a law of this very round: `predictors.hazard` tells, before drafting and
+after drafted tokens, how likely they and the next ones are accepted; the cost is the machine's own,
+measured. No threshold on what is worth drafting, and no rounding.
 
-It looks ahead: a token that is not worth its forward alone may lead to some that are. On trees the
-deepest likely path is looked at: a level is drafted on from while its likeliest path, followed by
-best children, is worth a forward of the whole level.
+It looks ahead: a token that is not worth its forward alone may lead to some that are. So it says
+how far to draft as far as is known now, and asks again when that is reached, or as soon as the
+draft is surprisingly unsure of a token: most draft forwards then cost no decision.
 
-Shapes: P rounds side by side, F frontier nodes, K longest chain, M tokens looked ahead.
+On trees the deepest likely path is looked at, at the prices of a chain: a level is drafted on from
+while its likeliest path, followed by best children, is worth it. `cost_aware_tree` knows better.
+
+Shapes: P rounds side by side, F frontier nodes, K longest chain, N drafted nodes.
 """
 
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,13 +32,15 @@ from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from predictors.hazard import Hazard
-from predictors.hazard_steps import HazardRound, HazardSteps
+from predictors.hazard_steps import Encoded, Floats, HazardSteps, Ints, Law
 from predictors.predictor import load_as
+from predictors.repeats import WINDOW
 
 BUCKET = 64
 """Contexts are priced in steps of so many tokens."""
-
-Seconds = npt.NDArray[np.float64]
+SURPRISE = -1.0
+"""Log-probability of a drafted token below which the plan is made anew: chosen for `mini`, where
+asking after every token recovers no more, and -2 a quarter less."""
 
 
 class CostAware(StopRule):
@@ -67,79 +71,79 @@ class CostAware(StopRule):
         self.cost = cost if isinstance(cost, CostModel) else CostModel.load(cost)
         self.patience = patience
         self._steps = HazardSteps(self.predictor)
-        self._known: dict[int, Seconds] = {}  # by bucket of contexts
+        self._known: dict[int, list[float]] = {}  # by bucket of contexts
         self.rate = rate or self._best_fixed_rate()
-        self._laws: list[HazardRound] = []  # of this round, before drafting and as a chain grows
-        # [P, K + 1] what rounds of each length must emit to be worth their time.
-        self._prices = np.zeros((1, self.predictor.k_max + 1))
-        self._places = np.minimum(np.arange(self.predictor.k_max), self.predictor.horizon - 1)
+        self._encoded: Encoded
+        self._prices: list[list[float]] = []  # [P][K + 1] seconds of rounds of each length
+        self._plans = np.zeros(1, np.int64)  # [P] how far to draft before asking again
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
     def begin(self, context: Context) -> Tensor:
-        if context.features is None:
-            raise ValueError("cost_aware needs the target's features, got none")
+        if context.features is None or context.recent is None:
+            lacks = "features" if context.features is None else "recent tokens"
+            raise ValueError(f"cost_aware needs the target's {lacks}, got none")
         self.predictor.check_feature_size(context.features.shape[1])
-        self._laws = [self._steps.begin(context.features, context.token_ids)]
-        seconds = self._prices_at((context.num_tokens - 1).tolist())
-        self._prices = seconds * (self.rate * self.patience)
-        return torch.from_numpy(self._is_worth(self._laws[0], 0))
+        recent = context.recent(WINDOW)
+        self._encoded = self._steps.begin(context.features, context.token_ids, recent)
+        self._prices = [self._prices_at(tokens - 1) for tokens in context.num_tokens.tolist()]
+        num_rounds = len(self._prices)
+        nothing = np.zeros((num_rounds, 0), np.float32), np.zeros((num_rounds, 0), np.int64)
+        law = self._steps.after(self._encoded, *nothing)
+        self._plans = self._plan(law, self._prices, 0)
+        return torch.from_numpy(self._plans > 0)
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        is_chain = len(tree) == tree.num_levels
-        law = self._along_chain(tree) if is_chain else self._along_best_path(tree, frontier)
-        is_worth = torch.from_numpy(self._is_worth(law, tree.num_levels))
-        return is_worth.to(frontier.device).unsqueeze(1).expand_as(frontier)
+        depth = tree.num_levels
+        log_probs, token_ids = tree.log_probs.cpu().numpy(), tree.token_ids.cpu().numpy()
+        path = None if len(tree) == depth else _best_path(tree, frontier)
+        if path is not None:
+            log_probs = np.take_along_axis(log_probs, path, axis=1)
+            token_ids = np.take_along_axis(token_ids, path, axis=1)
+        is_asked = (self._plans <= depth) | (log_probs[:, -1] < SURPRISE)
+        if is_asked.any():
+            self._ask(is_asked.nonzero()[0], log_probs, token_ids)
+        goes_on = torch.from_numpy(self._plans > depth)
+        if goes_on.device != frontier.device:
+            goes_on = goes_on.to(frontier.device)
+        return goes_on.unsqueeze(1).expand(frontier.shape)
 
-    def _along_chain(self, tree: DraftTree) -> HazardRound:
-        """What is known after a chain's last token; what was known before it is kept."""
-        del self._laws[tree.num_levels :]
-        for place in range(len(self._laws) - 1, tree.num_levels):
-            log_probs, token_ids = tree.log_probs[:, place], tree.token_ids[:, place]
-            law = self._laws[place].after(log_probs.cpu().numpy(), token_ids.cpu().numpy())
-            self._laws.append(law)
-        return self._laws[-1]
+    def _ask(self, rows: Ints, log_probs: Floats, token_ids: Ints) -> None:
+        """Plans some of the rounds anew, now that [P, N] are drafted."""
+        known, prices = self._encoded, self._prices
+        if len(rows) < len(prices):
+            known, prices = known.take(rows), [prices[row] for row in rows]
+            log_probs, token_ids = log_probs[rows], token_ids[rows]
+        law = self._steps.after(known, log_probs, token_ids)
+        self._plans[rows] = self._plan(law, prices, log_probs.shape[1])
 
-    def _along_best_path(self, tree: DraftTree, frontier: Tensor) -> HazardRound:
-        """What is known along the path of the likeliest frontier node."""
-        scores = tree.path_log_probs.gather(1, frontier)
-        likeliest = scores.max(1, keepdim=True).values
-        # Of equals the first of the tree, in whatever order they are given.
-        row = frontier.masked_fill(scores < likeliest, len(tree)).min(1, keepdim=True).values
-        rows = [row]
-        for _ in range(tree.num_levels - 1):
-            rows.append(tree.parents.gather(1, rows[-1]).clamp(min=0))
-        law = self._laws[0]
-        for row in reversed(rows):
-            log_probs, token_ids = tree.log_probs.gather(1, row), tree.token_ids.gather(1, row)
-            law = law.after(log_probs[:, 0].cpu().numpy(), token_ids[:, 0].cpu().numpy())
-        return law
+    def _plan(self, law: Law, prices: list[list[float]], depth: int) -> Ints:
+        """[P] how far to draft by what is known at `depth`: no further than there, to stop."""
+        worth = self.rate * self.patience
+        longest, horizon = self.predictor.k_max, self.predictor.horizon
+        plans = []
+        rounds = zip(law.survival.tolist(), law.ahead.tolist(), prices, strict=True)
+        for alive, ahead, seconds in rounds:  # plain numbers: arrays so small take longer
+            best, plan, tokens = 0.0, depth, 0.0
+            for length in range(depth + 1, longest + 1):
+                # Beyond the horizon it goes on as at its end.
+                alive *= ahead[min(length - depth, horizon) - 1]
+                tokens += alive
+                gain = tokens - worth * (seconds[length] - seconds[depth])
+                if gain > best:
+                    best, plan = gain, length
+            plans.append(plan)
+        return np.array(plans)
 
-    def _is_worth(self, now: HazardRound, depth: int) -> npt.NDArray[np.bool_]:
-        """[P] whether some number of further draft forwards is worth its time."""
-        num_left = self.predictor.k_max - depth
-        if num_left <= 0:
-            return np.zeros(len(now.survival), dtype=np.bool_)
-        # Beyond the horizon it goes on as at its end.
-        ahead = now.ahead[:, self._places[:num_left]]
-        ahead[:, 0] *= now.survival
-        tokens = np.add.accumulate(np.multiply.accumulate(ahead, axis=1), axis=1)
-        worth = self._prices[:, depth + 1 :] - self._prices[:, depth : depth + 1]
-        is_worth: npt.NDArray[np.bool_] = (tokens > worth).max(axis=1)
-        return is_worth
+    def _prices_at(self, context: int) -> list[float]:
+        """Seconds of rounds that draft 0 to K tokens."""
+        bucket = context // BUCKET
+        if bucket not in self._known:
+            self._known[bucket] = self._price(bucket * BUCKET + BUCKET // 2)
+        return self._known[bucket]
 
-    def _prices_at(self, contexts: list[int]) -> Seconds:
-        """Seconds of rounds that draft 0 to K tokens, [P, K + 1]."""
-        rows = []
-        for context in contexts:
-            bucket = context // BUCKET
-            if bucket not in self._known:
-                self._known[bucket] = self._price(bucket * BUCKET + BUCKET // 2)
-            rows.append(self._known[bucket])
-        return np.stack(rows)
-
-    def _price(self, context: int) -> Seconds:
+    def _price(self, context: int) -> list[float]:
         lengths = torch.arange(self.predictor.k_max + 1)
         widths = (torch.arange(self.predictor.k_max) < lengths.unsqueeze(1)).long()
         shapes = RoundShapes(
@@ -148,7 +152,7 @@ class CostAware(StopRule):
             nodes=lengths,
             is_tree=torch.zeros_like(lengths, dtype=torch.bool),
         )
-        seconds: Seconds = self.cost.round_seconds(shapes).numpy()
+        seconds: list[float] = self.cost.round_seconds(shapes).tolist()
         return seconds
 
     def _best_fixed_rate(self) -> float:
@@ -156,4 +160,17 @@ class CostAware(StopRule):
         shares = self.predictor.get_buffer("num_accepted").double().numpy()
         at_least = shares[::-1].cumsum()[::-1][1:]  # [K] that so many are accepted, or more
         emitted = 1 + np.concatenate(([0.0], at_least.cumsum()))
-        return float((emitted / self._prices_at([2 * BUCKET])[0]).max())
+        return float((emitted / self._prices_at(2 * BUCKET)).max())
+
+
+def _best_path(tree: DraftTree, frontier: Tensor) -> Ints:
+    """The nodes from the first level down to the likeliest frontier node, [P, levels]."""
+    rows, parents = frontier.cpu().numpy(), tree.parents.cpu().numpy()
+    scores = np.take_along_axis(tree.path_log_probs.cpu().numpy(), rows, axis=1)
+    # Of equals the first of the tree, in whatever order they are given.
+    is_best = scores == scores.max(axis=1, keepdims=True)
+    node = np.where(is_best, rows, len(tree)).min(axis=1, keepdims=True)
+    path = [node]
+    for _ in range(tree.num_levels - 1):
+        path.append(np.maximum(np.take_along_axis(parents, path[-1], axis=1), 0))
+    return np.concatenate(path[::-1], axis=1)

@@ -9,9 +9,11 @@ tells, before drafting and again after every drafted token,
 so the law of the accepted length is known at any time, given all that was seen: survival analysis
 in discrete time. What to do with it is for a policy that knows what rounds cost.
 Differs from LDLP: a law instead of a length; it sees the draft's probabilities and tokens as they
-come; the pending token is among its inputs; no threshold and no rounding.
+come; the pending token is among its inputs; and so is whether the text repeats itself, and the
+draft goes along with what followed the last time (`predictors.repeats`); no threshold and no
+rounding.
 
-It is small, because it is asked after every draft forward: the context is encoded once a round, a
+It is small, because it is asked between draft forwards: the context is encoded once a round, a
 token costs two layers of `hidden_size`.
 
 Shapes: B rounds, K tokens of a chain, M tokens looked ahead, S scalars, V vocabulary,
@@ -30,6 +32,7 @@ from predictors.acceptance import check_classes
 from predictors.context_network import ContextLayer, Standardize
 from predictors.labels import read_chains
 from predictors.predictor import Batch, Examples, TrainedPredictor
+from predictors.repeats import WINDOW, repeats
 from predictors.token_table import TokenTable
 
 LEAST_LOG_PROB, LEAST_PATH_LOG_PROB = -12.0, -20.0
@@ -79,19 +82,24 @@ class Hazard(TrainedPredictor):
     def examples(self, trace: Trace, cost: CostModel | None) -> Examples:
         """One a position: its chain, and what became of it."""
         chains = read_chains(trace, self.k_max)
+        rows = torch.arange(len(trace.positions))
+        recent = trace.positions.recent(rows, WINDOW)
+        lengths, following = map(torch.from_numpy, repeats(recent.numpy(), self.k_max))
         columns = {
             "draft_token_ids": chains.token_ids,
             "log_probs": chains.log_probs,
             "accepted": chains.accepted,
             "num_known": chains.num_known,
+            "repeated": lengths,
+            "following": following,
             "is_entered": _entered(trace, chains.lengths),
         }
-        return Examples(torch.arange(len(trace.positions)), columns)
+        return Examples(rows, columns)
 
     def measure(self, batch: Batch) -> None:
         check_classes(batch["accepted"].flatten())
         self.context.measure(batch)
-        self.scale.measure(chain_scalars(batch["log_probs"]).flatten(0, 1))
+        self.scale.measure(chain_scalars(batch).flatten(0, 1))
         lengths = batch["accepted"].sum(1)[batch["is_entered"]]
         counts = torch.bincount(lengths, minlength=self.k_max + 1).float()
         self.get_buffer("num_accepted").copy_(counts / counts.sum().clamp(min=1))
@@ -108,7 +116,7 @@ class Hazard(TrainedPredictor):
         Returns:
             [B, K + 1, 1 + M]; the first entry of place 0 means nothing.
         """
-        hidden = self.step(self.scale(chain_scalars(batch["log_probs"])))
+        hidden = self.step(self.scale(chain_scalars(batch)))
         hidden = hidden + self.encode(batch).unsqueeze(1)
         said = self.token(batch["draft_token_ids"])
         said = F.pad(F.dropout(said, self.dropout, self.training), (0, 0, 1, 0))
@@ -152,27 +160,24 @@ def _entered(trace: Trace, lengths: Tensor) -> Tensor:
     return found
 
 
-def chain_scalars(log_probs: Tensor) -> Tensor:
-    """What is known after 0 to K tokens of chains: log-probs [B, K] → [B, K + 1, S]."""
-    log_probs = F.pad(log_probs.clamp(min=LEAST_LOG_PROB), (1, 0))
-    path = log_probs.cumsum(1).clamp(min=LEAST_PATH_LOG_PROB)
-    before = F.pad(log_probs[:, :-1], (1, 0))
-    depth = torch.arange(log_probs.shape[1], device=log_probs.device).expand_as(log_probs)
-    least = log_probs.cummin(1).values
-    return step_scalars(log_probs, path, before, least, depth.float())
+def chain_scalars(batch: Batch) -> Tensor:
+    """What is known after 0 to K tokens of chains, but for their tokens: [B, K + 1, S].
 
-
-def step_scalars(
-    log_probs: Tensor, path: Tensor, before: Tensor, least: Tensor, depth: Tensor
-) -> Tensor:
-    """The inputs of a step, each [...], as [..., S].
-
-    Args:
-        log_probs: of the last drafted token; 0 where there is none.
-        path: of all drafted tokens together.
-        before: of the token before the last.
-        least: of the least likely token.
-        depth: tokens drafted.
+    The last token's log-prob and that of all together, both again as probabilities, whether the
+    chain goes along with what followed where the text's end was said before, that times the
+    logarithm of how long a match it was, and what `depth_scalars` tells.
     """
-    columns = (log_probs, log_probs.exp(), path, path.exp(), before, least, depth, depth.sqrt())
-    return torch.stack(columns, dim=-1)
+    own = F.pad(batch["log_probs"].clamp(min=LEAST_LOG_PROB), (1, 0))
+    path = own.cumsum(1).clamp(min=LEAST_PATH_LOG_PROB)
+    said = F.pad(batch["draft_token_ids"] == batch["following"], (1, 0), value=True)
+    goes_along = said.long().cumprod(1) * (batch["repeated"] > 0).unsqueeze(1)
+    matched = batch["repeated"].float().log1p().unsqueeze(1)
+    columns = (own, path, own.exp(), path.exp(), goes_along, goes_along * matched)
+    depths = depth_scalars(own.shape[1]).to(own.device).expand(len(own), -1, -1)
+    return torch.cat((torch.stack(columns, dim=-1), depths), dim=-1)
+
+
+def depth_scalars(num_places: int) -> Tensor:
+    """Of the first places of a chain, [places, 2]."""
+    depth = torch.arange(num_places).float()
+    return torch.stack((depth, depth.sqrt()), dim=-1)

@@ -1,19 +1,46 @@
-"""A trained `Hazard` in NumPy: asked after every draft forward, it must take microseconds.
+"""A trained `Hazard` in NumPy: asked between draft forwards, it must take microseconds.
 
-For one text at a time calls into torch would cost more than the arithmetic.
-Shapes: P rounds, M tokens looked ahead, S scalars, V vocabulary, D feature size, H hidden size.
+For one text at a time calls into torch would cost more than the arithmetic, and between two
+forwards every call costs twice what it does in a loop: so calls are few, and a draft is judged as a
+whole when it is asked about, not token by token.
+Shapes: P rounds, K tokens of the longest chain, N drafted tokens, M tokens looked ahead, S scalars,
+V vocabulary, D feature size, H hidden size, W tokens looked back.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from predictors.context_network import Standardize
-from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, NUM_SCALARS, Hazard
+from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, Hazard, depth_scalars
+from predictors.repeats import repeats
 from predictors.token_table import TokenTable
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What is known before rounds."""
+
+    places: Floats  # [P, K + 1, H] the context, and where in a chain a token stands
+    following: Ints  # [P, K] what followed where the text's end has been said before
+    is_repeated: Floats  # [P, 2] 1 where it has been, and the logarithm of how long a match
+
+    def take(self, rows: Ints) -> "Encoded":
+        """Some of the rounds."""
+        return Encoded(self.places[rows], self.following[rows], self.is_repeated[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """What is known of chains after some of their tokens."""
+
+    survival: Floats  # [P] the probability that all drafted tokens are accepted
+    ahead: Floats  # [P, M] of each of the next tokens, given that all before it are
 
 
 class HazardSteps:
@@ -26,16 +53,21 @@ class HazardSteps:
     def __init__(self, predictor: Hazard) -> None:
         context = predictor.context
         assert context.pending is not None
+        self._num_tokens = predictor.k_max
         self._feature = _folded(context.scale, context.feature)
         self._pending = _table(context.pending)
         self._mix = _layer(predictor.mix)
-        self._step = _folded(predictor.scale, predictor.step)
+        weight, bias = _folded(predictor.scale, predictor.step)
+        depths = depth_scalars(predictor.k_max + 1).numpy()
+        self._step = weight[: -depths.shape[1]]
+        self._depths = depths @ weight[-depths.shape[1] :] + bias
         self._token = _table(predictor.token)
         self._inner = _layer(predictor.inner)
-        self._last = _layer(predictor.last)
+        weight, bias = _layer(predictor.last)
+        self._last = -weight, -bias  # odds against
 
-    def begin(self, features: Tensor, token_ids: Tensor) -> "HazardRound":
-        """Encodes what is known before rounds: features [P, D] and pending tokens [P].
+    def begin(self, features: Tensor, token_ids: Tensor, recent: Tensor) -> Encoded:
+        """Encodes features [P, D], pending tokens [P] and the last tokens of texts [P, W].
 
         Raises:
             ValueError: features are NaN or infinite.
@@ -46,22 +78,18 @@ class HazardSteps:
             raise ValueError("features must be finite, got NaN or infinity")
         hidden = np.maximum(hidden + self._pending[token_ids.cpu().numpy()], 0)
         weight, bias = self._mix
-        return HazardRound(self, hidden @ weight + bias)
+        hidden = hidden @ weight + bias
+        lengths, following = repeats(recent.numpy(), self._num_tokens)
+        is_repeated = np.stack((lengths > 0, np.log1p(lengths)), axis=1, dtype=np.float32)
+        return Encoded(hidden[:, None] + self._depths, following, is_repeated)
 
-    def odds(self, context: Floats, scalars: Floats, said: Floats | None) -> Floats:
-        """Probabilities [P, 1 + M] after a token.
-
-        Args:
-            context: [P, H] encodings.
-            scalars: [P, S].
-            said: [P, H] of the tokens, see `tokens`; None: nothing is drafted yet.
-        """
-        weight, bias = self._step
-        hidden = scalars @ weight
-        hidden += bias
-        hidden += context
-        if said is not None:
-            hidden += said
+    def after(self, known: Encoded, log_probs: Floats, token_ids: Ints) -> Law:
+        """What is known after drafted tokens, [P, N] each."""
+        num_tokens = log_probs.shape[1]
+        scalars = self._scalars(known, log_probs, token_ids)
+        hidden = scalars @ self._step
+        hidden += known.places[:, : num_tokens + 1]
+        hidden[:, 1:] += self._token[token_ids]
         np.maximum(hidden, 0, out=hidden)
         weight, bias = self._inner
         more = hidden @ weight
@@ -70,72 +98,26 @@ class HazardSteps:
         weight, bias = self._last
         odds = hidden @ weight
         odds += bias
-        np.negative(odds, out=odds)
         np.exp(odds, out=odds)
         odds += 1
         found: Floats = np.reciprocal(odds, out=odds)
-        return found
+        return Law(np.multiply.reduce(found[:, 1:, 0], axis=1), found[:, -1, 1:])
 
-    def tokens(self, token_ids: Ints) -> Floats:
-        """What the network makes of tokens [P]: [P, H]."""
-        return self._token[token_ids]
-
-
-class HazardRound:
-    """What is known of chains side by side after some of their tokens; `after` one more.
-
-    Args:
-        steps: the network.
-        context: [P, H] encoded.
-        before: what was known one token before; None: nothing is drafted yet.
-        log_probs: [P] of the last token.
-        token_ids: [P] the last token.
-    """
-
-    survival: Floats
-    """[P] the probability that all drafted tokens are accepted."""
-    ahead: Floats
-    """[P, M] of each of the next tokens, given that all before it are."""
-
-    def __init__(
-        self,
-        steps: HazardSteps,
-        context: Floats,
-        before: "HazardRound | None" = None,
-        log_probs: Floats | None = None,
-        token_ids: Ints | None = None,
-    ) -> None:
-        self._steps = steps
-        self._context = context
-        if before is None or log_probs is None or token_ids is None:
-            self._last = self._path = self._least = np.zeros(len(context), np.float32)
-            self._depth = 0
-            self.survival = np.ones(len(context), np.float32)
-            self.ahead = self._odds(self._last, None)[:, 1:]
-            return
-        self._last = np.maximum(log_probs, LEAST_LOG_PROB)
-        self._path = np.maximum(before._path + self._last, LEAST_PATH_LOG_PROB)
-        self._least = np.minimum(before._least, self._last)
-        self._depth = before._depth + 1
-        odds = self._odds(before._last, steps.tokens(token_ids))
-        self.survival = before.survival * odds[:, 0]
-        self.ahead = odds[:, 1:]
-
-    def after(self, log_probs: Floats, token_ids: Ints) -> "HazardRound":
-        """What is known after the next token of each chain, [P] and [P]."""
-        return HazardRound(self._steps, self._context, self, log_probs, token_ids)
-
-    def _odds(self, before: Floats, said: Floats | None) -> Floats:
-        scalars = np.empty((len(before), NUM_SCALARS), np.float32)
-        scalars[:, 0] = self._last
-        np.exp(self._last, out=scalars[:, 1])
-        scalars[:, 2] = self._path
-        np.exp(self._path, out=scalars[:, 3])
-        scalars[:, 4] = before
-        scalars[:, 5] = self._least
-        scalars[:, 6] = self._depth
-        scalars[:, 7] = self._depth**0.5
-        return self._steps.odds(self._context, scalars, said)
+    def _scalars(self, known: Encoded, log_probs: Floats, token_ids: Ints) -> Floats:
+        """`chain_scalars` up to those of depth, [P, N + 1, S]."""
+        num_rounds, num_tokens = log_probs.shape
+        scalars = np.zeros((num_rounds, num_tokens + 1, len(self._step)), np.float32)
+        own, path = scalars[:, 1:, 0], scalars[:, 1:, 1]
+        np.maximum(log_probs, LEAST_LOG_PROB, out=own)
+        np.add.accumulate(own, axis=1, out=path)
+        np.maximum(path, LEAST_PATH_LOG_PROB, out=path)
+        np.exp(scalars[:, :, :2], out=scalars[:, :, 2:4])
+        goes_along = scalars[:, :, 4:]
+        goes_along[:, 0] = 1
+        said = token_ids == known.following[:, :num_tokens]
+        np.multiply.accumulate(said[:, :, None], axis=1, out=goes_along[:, 1:])
+        goes_along *= known.is_repeated[:, None]
+        return scalars
 
 
 Layer = tuple[Floats, Floats]

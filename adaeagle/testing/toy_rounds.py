@@ -88,6 +88,8 @@ class ToyTexts:
         self.last = (self.root + 1) % vocab_size
         self.num_tokens = torch.full_like(self.root, 2)
         self.remaining = torch.tensor(remaining)
+        pairs = torch.stack((self.last, self.root), dim=1)
+        self._text_ids: list[list[int]] = pairs.tolist()
 
     def play(self, policy: Policy, num_rounds: int) -> list[list[ToyRound]]:
         """Begins the texts and runs some rounds of each; a text at its end drafts nothing.
@@ -108,7 +110,11 @@ class ToyTexts:
             token_ids=self.root,
             last_token_ids=self.last,
             features=self._features[self._rows, self.last],
+            recent=self._recent,
         )
+
+    def _recent(self, count: int) -> Tensor:
+        return torch.tensor([([-1] * count + text)[-count:] for text in self._text_ids])
 
     def round(self, policy: Policy, number: int) -> list[ToyRound]:
         """One round of every text."""
@@ -156,6 +162,10 @@ class ToyTexts:
         last = places.amax(1, keepdim=True)
         self.last = token_ids.gather(1, last).squeeze(1)
         self.root = said.gather(1, last).squeeze(1)
+        for text, path, own, root in zip(
+            self._text_ids, token_ids, reached, self.root.tolist(), strict=True
+        ):
+            text += [*path[own][1:].tolist(), root]
         self.num_tokens = self.num_tokens + num_accepted + 1
         self.remaining = (self.remaining - num_accepted - 1).clamp(min=1)
         return [

@@ -4,7 +4,7 @@ Shapes: T texts, Q positions of all texts together, P of them chosen, D feature 
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -62,7 +62,14 @@ class Positions:
             token_ids=self._token_ids[pending],
             last_token_ids=self._token_ids[pending - 1],
             features=self._features.index_select(0, self._seen[rows]),
+            recent=partial(self.recent, rows),
         )
+
+    def recent(self, rows: Tensor, count: int) -> Tensor:
+        """The last tokens up to the pending one: [P, count] int64, -1 before the prompt."""
+        back = torch.arange(count - 1, -1, -1)
+        found = self._token_ids[(self._pending[rows].unsqueeze(1) - back).clamp(min=0)]
+        return found.masked_fill(self.num_tokens[rows].unsqueeze(1) <= back, -1)
 
     def following(self, rows: Tensor, count: int) -> Tensor:
         """The text's next tokens: [P, count] int64, -1 beyond its end."""

@@ -204,9 +204,12 @@ class Recorder(Policy):
         self.depths = depths
         self.contexts: list[Context] = []
         self.outcomes: list[Outcome] = []
+        self.recents: list[list[list[int]]] = []
 
     def plan(self, context: Context) -> Budget:
+        assert context.recent is not None
         self.contexts.append(context)
+        self.recents.append(context.recent(30).tolist())
         return Budget(depth=self.depths[context.round % len(self.depths)])
 
     def observe(self, outcome: Outcome) -> None:
@@ -230,6 +233,7 @@ def test_what_a_policy_is_told(make_pair: MakePair, make_prompt: MakePrompt) -> 
         assert context.remaining.tolist() == [len(prompt) + LENGTH - place - 1]
         assert context.token_ids.tolist() == [text[place]]
         assert context.last_token_ids.tolist() == [text[place - 1]]
+        assert policy.recents[number] == [([-1] * 30 + text[: place + 1])[-30:]]
         assert outcome.num_emitted.tolist() == [record.num_emitted]
         assert outcome.depth.tolist() == [record.depth]
         assert outcome.accepted.sum(1).tolist() == outcome.num_accepted.tolist()

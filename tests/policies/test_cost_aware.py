@@ -16,6 +16,7 @@ from adaeagle.tree import DraftTree
 from policies import Chain
 from policies.cost_aware import CostAware
 from predictors.hazard import Hazard
+from predictors.hazard_steps import Encoded, Floats, Ints, Law
 from predictors.predictor import About
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
@@ -34,16 +35,19 @@ def hazard(k_max: int = 4, horizon: int = 2) -> Hazard:
 
 def context(num_rounds: int = 1) -> Context:
     ids = torch.full((num_rounds,), 7)
-    return Context(0, ids + 9, ids + 99, ids, ids, torch.zeros(num_rounds, 6))
+    return Context(
+        0, ids + 9, ids + 99, ids, ids, torch.zeros(num_rounds, 6), lambda n: ids.repeat(n, 1).T
+    )
+
+
+def plan(rule: CostAware, survival: float, ahead: list[float]) -> int:
+    """How far the rule would draft after one token, of this law."""
+    law = Law(np.array([survival], np.float32), np.array([ahead], np.float32))
+    return int(rule._plan(law, [rule._prices_at(100)], 1)[0])
 
 
 def says(rule: CostAware, survival: float, ahead: list[float]) -> bool:
-    """Whether the rule would draft on after one token, of this law."""
-    rule.begin(context())
-    law = rule._laws[0]
-    law.survival = np.array([survival], np.float32)
-    law.ahead = np.array([ahead], np.float32)
-    return bool(rule._is_worth(law, 1)[0])
+    return plan(rule, survival, ahead) > 1
 
 
 def test_a_token_is_worth_its_time_or_not() -> None:
@@ -62,6 +66,38 @@ def test_it_looks_ahead() -> None:
     lenient = CostAware(hazard(k_max=8), CostModel.linear(constant=0, draft=1, verify=9, node=0))
     lenient.rate = 0.5
     assert not says(lenient, 1.0, [0.4, 0.9])
+
+
+def test_it_plans_to_where_the_next_token_is_not_worth_it() -> None:
+    rule = CostAware(hazard(k_max=9, horizon=3), COST, rate=0.5, patience=1.0)
+    assert plan(rule, 1.0, [0.9, 0.9, 0.4]) == 3
+    assert plan(rule, 0.6, [0.9, 0.9, 0.9]) == 2
+    assert plan(rule, 1.0, [0.9, 0.9, 0.9]) == 7  # beyond the horizon as at its end: 0.9^6 > 0.5
+    assert plan(rule, 1.0, [1.0, 1.0, 1.0]) == 9
+
+
+def test_it_asks_where_its_plan_ends_and_when_surprised(
+    make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds side by side, each asked at places of its own, and at no others."""
+    rule = CostAware(hazard(k_max=9), COST)
+    plans = iter([[3, 2, 9, 5], [3], [3, 8, 3]])
+    asked: list[tuple[int, int]] = []
+
+    def after(known: Encoded, log_probs: Floats, token_ids: Ints) -> Law:
+        asked.append(log_probs.shape)
+        return Law(np.ones(len(log_probs), np.float32), np.ones((len(log_probs), 2), np.float32))
+
+    monkeypatch.setattr(rule._steps, "after", after)
+    monkeypatch.setattr(rule, "_plan", lambda *_: np.array(next(plans)))
+    assert rule.begin(context(4)).tolist() == [True] * 4
+    probs = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.2]]
+    opens = []
+    for depth in (1, 2, 3):
+        chain = make_chain([row[:depth] for row in probs])
+        opens.append(rule.go_on(chain, torch.full((4, 1), depth - 1))[:, 0].tolist())
+    assert asked == [(4, 0), (1, 2), (3, 3)]
+    assert opens == [[True] * 4, [True] * 4, [False, True, True, False]]
 
 
 def test_the_rate_is_the_best_fixed_chain_s() -> None:

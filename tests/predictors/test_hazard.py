@@ -1,5 +1,6 @@
 """The distributional predictor: its labels, and that both its forms say the same."""
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -10,6 +11,7 @@ from adaeagle.trace.trace import Trace
 from predictors.hazard import Hazard, chain_scalars
 from predictors.hazard_steps import HazardSteps
 from predictors.predictor import About, load_predictor
+from predictors.repeats import repeats
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
 
@@ -32,17 +34,25 @@ def test_steps_say_what_the_network_says() -> None:
         "log_probs": -torch.rand(7, 5) * 15,
         "draft_token_ids": torch.randint(0, 50, (7, 5)),
     }
+    # Texts that loop, of 1 to 7 tokens, and drafts that go along for so many of theirs.
+    recent = torch.stack([torch.arange(20) % period for period in range(1, 8)])
+    lengths, following = map(torch.from_numpy, repeats(recent.numpy(), 5))
+    assert lengths.tolist() == [19, 18, 17, 16, 15, 14, 13]
+    goes_along = torch.arange(5) < torch.arange(7).unsqueeze(1)
+    said = torch.where(goes_along, following, batch["draft_token_ids"])
+    batch |= {"draft_token_ids": said, "repeated": lengths, "following": following}
     expected = predictor(batch).detach().sigmoid()
-    found = HazardSteps(predictor).begin(batch["features"], batch["token_ids"])
-    torch.testing.assert_close(torch.from_numpy(found.ahead), expected[:, 0, 1:])
-    survival = torch.ones(7)
-    for place in range(5):
-        found = found.after(
-            batch["log_probs"][:, place].numpy(), batch["draft_token_ids"][:, place].numpy()
-        )
-        survival = survival * expected[:, place + 1, 0]
-        torch.testing.assert_close(torch.from_numpy(found.survival), survival)
-        torch.testing.assert_close(torch.from_numpy(found.ahead), expected[:, place + 1, 1:])
+    steps = HazardSteps(predictor)
+    known = steps.begin(batch["features"], batch["token_ids"], recent)
+    log_probs, token_ids = batch["log_probs"].numpy(), said.numpy()
+    for place in range(6):
+        law = steps.after(known, log_probs[:, :place], token_ids[:, :place])
+        survival = expected[:, 1 : place + 1, 0].prod(1)
+        torch.testing.assert_close(torch.from_numpy(law.survival), survival)
+        torch.testing.assert_close(torch.from_numpy(law.ahead), expected[:, place, 1:])
+    rows = np.array([4, 1])
+    some = steps.after(known.take(rows), log_probs[rows], token_ids[rows])
+    np.testing.assert_allclose(some.ahead, law.ahead[rows], rtol=1e-5)
 
 
 def test_labels_follow_the_text() -> None:
@@ -68,12 +78,20 @@ def test_labels_follow_the_text() -> None:
 
 
 def test_scalars_are_cumulative() -> None:
-    scalars = chain_scalars(torch.tensor([[-1.0, -3.0, -2.0]]))[0]
-    assert scalars[:, 0].tolist() == [0, -1, -3, -2]
-    assert scalars[:, 2].tolist() == [0, -1, -4, -6]
-    assert scalars[:, 4].tolist() == [0, 0, -1, -3]
-    assert scalars[:, 5].tolist() == [0, -1, -3, -3]
-    assert scalars[:, 6].tolist() == [0, 1, 2, 3]
+    batch = {
+        "log_probs": torch.tensor([[-1.0, -3.0, -2.0]] * 3),
+        "draft_token_ids": torch.tensor([[4, 5, 6]] * 3),
+        "repeated": torch.tensor([7, 7, 0]),
+        "following": torch.tensor([[4, 9, 6], [4, 5, 6], [-1, -1, -1]]),
+    }
+    scalars = chain_scalars(batch)
+    assert scalars[0, :, 0].tolist() == [0, -1, -3, -2]
+    assert scalars[0, :, 1].tolist() == [0, -1, -4, -6]
+    assert torch.equal(scalars[..., 2:4], scalars[..., :2].exp())
+    # A draft that has left what was said before does not come back to it.
+    assert scalars[:, :, 4].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
+    assert torch.equal(scalars[..., 5], scalars[..., 4] * torch.tensor(8.0).log())
+    assert scalars[0, :, 6].tolist() == [0, 1, 2, 3]
 
 
 def test_it_learns_a_law_and_comes_back_from_disk(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -125,4 +143,4 @@ def test_features_that_are_no_numbers_are_refused() -> None:
     steps = HazardSteps(made(k_max=2))
     features = F.pad(torch.full((1, 1), torch.nan), (0, 5))
     with pytest.raises(ValueError, match="features must be finite"):
-        steps.begin(features, torch.tensor([1]))
+        steps.begin(features, torch.tensor([1]), torch.tensor([[1, 2]]))

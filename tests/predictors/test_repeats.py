@@ -1,0 +1,46 @@
+"""Where a text repeats itself, held against comparing every two places of it."""
+
+import numpy as np
+import pytest
+
+from predictors.repeats import LEAST, MOST, repeats
+
+A, B, C, D = 1114111 - 1, 0, 0xD800, 7  # tokens of any number, characters of all kinds
+
+
+def slowly(text: list[int], num_tokens: int) -> tuple[int, list[int]]:
+    """The longest match, the latest of several, and what followed."""
+    best = (0, 0)
+    for lag in range(1, len(text)):
+        length = 0
+        while length + lag < len(text) and text[-1 - length] == text[-1 - length - lag]:
+            length += 1
+        best = max(best, (min(length, MOST), -lag))
+    length, lag = best[0], -best[1]
+    if length < LEAST:
+        return 0, [-1] * num_tokens
+    for _ in range(num_tokens):
+        text = [*text, text[-lag]]
+    return length, text[-num_tokens:]
+
+
+@pytest.mark.parametrize("num_kinds", [1, 2, 3, 6])
+def test_random_texts(num_kinds: int) -> None:
+    generator = np.random.default_rng(num_kinds)
+    for size in (1, 2, 3, 9, 30, 140):
+        texts = generator.integers(num_kinds, size=(20, size))
+        lengths, following = repeats(texts, 5)
+        for text, length, found in zip(texts.tolist(), lengths, following, strict=True):
+            assert (length, found.tolist()) == slowly(text, 5)
+
+
+def test_a_phrase_said_before() -> None:
+    text = [A, B, C, D, 8, 9, A, B, C]
+    lengths, following = repeats(np.array([text, [-1, -1, -1, -1, -1, -1, D, B, D]]), 4)
+    assert lengths.tolist() == [3, 0]
+    assert following.tolist() == [[D, 8, 9, A], [-1] * 4]
+
+
+def test_nothing_before_a_text_is_no_repetition() -> None:
+    lengths, _ = repeats(np.array([[-1] * 6 + [5]]), 2)
+    assert lengths.tolist() == [0]
