@@ -6,7 +6,6 @@ V vocabulary.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from adaeagle.body import LAST, Body, Features
 from adaeagle.bundled import bundled_folder
 from adaeagle.families import check_attention, check_length, check_model, check_type
 from adaeagle.kv_cache import KVCache, additive
@@ -27,17 +27,6 @@ from adaeagle.processors import check_processors
 from adaeagle.tree import DraftTree
 
 log = logging.getLogger(__name__)
-
-LAST = -1
-"""The last layer's features, after the final norm, among the hidden states of `transformers`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What one forward gives for each of its rows."""
-
-    last: Tensor  # [1, R, D] of the last layer, after its norm: the output head's input
-    chosen: Tensor  # [1, R, C*D] of the C layers asked for, side by side
 
 
 class Target:
@@ -74,9 +63,9 @@ class Target:
         self.device = input_device(model)
         """Where token ids go in, and features and logits come out."""
         check_length(config, self.max_length)
-        self._trunk = model.base_model
         self._embedding = model.get_input_embeddings()
         self._anatomy = learn(model)
+        self.body = Body(model, self._anatomy.layers, self.device)
         check_tree(self)
 
     @classmethod
@@ -214,21 +203,8 @@ class Target:
         """
         if cache is not None:
             cache.reserve(token_ids.shape[1])
-        inner = [layer for layer in layers if layer != LAST]
-        output = self._trunk(
-            input_ids=token_ids,
-            position_ids=position_ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            use_cache=cache is not None,
-            # A list keeps those alone; releases that know only a flag read it as True.
-            output_hidden_states=inner or False,
-        )
-        last: Tensor = output.last_hidden_state.to(self.device)
-        if not inner:
-            return Features(last, last if layers else last[..., :0])
-        states = (last if layer == LAST else output.hidden_states[layer] for layer in layers)
-        return Features(last, torch.cat([state.to(self.device) for state in states], dim=-1))
+        features: Features = self.body(token_ids, position_ids, mask, cache, layers)
+        return features
 
     def new_cache(self, capacity: int) -> KVCache:
         return KVCache(self._anatomy.layers, capacity)

@@ -19,11 +19,11 @@ class ForwardTimer:
     """
 
     def __init__(self, target: Target, drafter: Drafter | None) -> None:
-        self._modules: list[nn.Module] = [target.model.base_model, _output_head(target)]
+        self._modules: list[nn.Module] = [target.body, _output_head(target)]
         if isinstance(drafter, EagleDrafter):
             self._modules.append(drafter.head)
         elif isinstance(drafter, ModelDrafter):
-            self._modules += [drafter.model.model.base_model, _output_head(drafter.model)]
+            self._modules += [drafter.model.body, _output_head(drafter.model)]
         self._handles: list[Any] = []
         self._start = 0.0
         self._seconds = 0.0

@@ -18,9 +18,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from adaeagle import EagleDrafter, Target
+from adaeagle.body import LAST
 from adaeagle.drafters.eagle3_head import Eagle3Head
 from adaeagle.drafters.eagle_head import EagleHead
-from adaeagle.target import LAST
 from predictors.causal_lm import CausalLMTraining
 from predictors.conversations import questions, read_records
 from predictors.draft_lm import draft_lm, lm_data, write_lm_streams

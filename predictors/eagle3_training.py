@@ -32,9 +32,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adaeagle.body import LAST
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.kv_cache import additive
-from adaeagle.target import LAST, Target
+from adaeagle.target import Target
 from predictors.causal_lm import trapezoid
 from predictors.eagle_data import EagleBatch
 from predictors.eagle_rollout import accepted_lengths

@@ -13,7 +13,8 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from adaeagle.target import LAST, Target
+from adaeagle.body import LAST
+from adaeagle.target import Target
 
 STDERR = Console(stderr=True)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from adaeagle.body import LAST
 from adaeagle.clock import RoundClock
 from adaeagle.drafters.base import TextDrafter
 from adaeagle.drafting import clamp_budget, draft
@@ -19,7 +20,7 @@ from adaeagle.engine import generate
 from adaeagle.policy import Policy
 from adaeagle.prompts import Conversation, Prompt
 from adaeagle.registry import get_policy
-from adaeagle.target import LAST, Target
+from adaeagle.target import Target
 from adaeagle.trace.envelope import Envelope
 from adaeagle.trace.expander import Expander
 from adaeagle.trace.positions import Positions

@@ -1,0 +1,195 @@
+"""A model's body: embeddings, layers and last norm, without what lies around them.
+
+Llama's kin are nothing but embeddings, layers that are all called alike, a rotary table and a norm.
+There the layers are called one after another. What `transformers` does besides (settings merged
+with the config, masks, capture of outputs, a rotary table made anew) takes as long as a layer or
+two, at every draft forward. Whether a body is of that form is told by trial: it must give the same
+bits. Any other is called as it is.
+
+Shapes: T texts, R rows of a forward, D hidden size, S slots of the cache, H head dimension.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from adaeagle.kv_cache import KVCache, LayerShape
+
+log = logging.getLogger(__name__)
+
+LAST = -1
+"""The last layer's features, after the final norm, among the hidden states of `transformers`."""
+
+PARTS = ("embed_tokens", "layers", "rotary_emb", "norm")
+FIXED_ROPES = ("default", "linear", "llama3", "yarn")
+"""Rotary tables that do not depend on how long the text is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What one forward gives for each of its rows."""
+
+    last: Tensor  # [T, R, D] of the last layer, after its norm: the output head's input
+    chosen: Tensor  # [T, R, C*D] of the C layers asked for, side by side
+
+
+class Body(nn.Module):
+    """A causal LM's body.
+
+    Args:
+        model: in evaluation mode.
+        layers: each layer's cache.
+        device: where features go.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, layers: list[LayerShape], device: torch.device
+    ) -> None:
+        super().__init__()
+        self._whole: Any = model.base_model
+        self._device = device
+        self._rotary = RotaryTable(getattr(self._whole, "rotary_emb", None))
+        self.is_plain = self._try(layers)
+        """Whether its layers are called one after another where a cache is filled."""
+        log.debug("%s: layers called alone: %s", type(self._whole).__name__, self.is_plain)
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        layers: tuple[int, ...],
+    ) -> Features:
+        """See `Target.forward`."""
+        # Rows that attend to earlier rows of their own forward need a mask, which others make.
+        is_masked = mask is not None or token_ids.shape[1] == 1
+        if cache is not None and is_masked and self.is_plain and not self._is_hooked():
+            return self._run_layers(token_ids, position_ids, mask, cache, layers)
+        return self._run_whole(token_ids, position_ids, mask, cache, layers)
+
+    def _run_layers(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        cache: KVCache,
+        layers: tuple[int, ...],
+    ) -> Features:
+        hidden = self._whole.embed_tokens(token_ids)
+        rotary = self._rotary(hidden, position_ids, cache.capacity)
+        states = {}
+        for number, layer in enumerate(self._whole.layers):
+            if number in layers:
+                states[number] = hidden
+            hidden = layer(
+                hidden,
+                attention_mask=mask,
+                position_ids=position_ids,
+                past_key_values=cache,
+                use_cache=True,
+                position_embeddings=rotary,
+            )
+        states[LAST] = self._whole.norm(hidden)
+        return self._gather(states, layers)
+
+    def _run_whole(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        layers: tuple[int, ...],
+    ) -> Features:
+        inner = [layer for layer in layers if layer != LAST]
+        output = self._whole(
+            input_ids=token_ids,
+            position_ids=position_ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+            # A list keeps those alone; releases that know only a flag read it as True.
+            output_hidden_states=inner or False,
+        )
+        states = {layer: output.hidden_states[layer] for layer in inner}
+        states[LAST] = output.last_hidden_state
+        return self._gather(states, layers)
+
+    def _gather(self, states: dict[int, Tensor], layers: tuple[int, ...]) -> Features:
+        last = states[LAST].to(self._device)
+        if set(layers) <= {LAST}:
+            return Features(last, last if layers else last[..., :0])
+        return Features(
+            last, torch.cat([states[layer].to(self._device) for layer in layers], dim=-1)
+        )
+
+    def _is_hooked(self) -> bool:
+        """Whether somebody else has a say in the body as a whole."""
+        whole = self._whole
+        return bool(whole._forward_hooks or whole._forward_pre_hooks or "forward" in whole.__dict__)
+
+    @torch.no_grad()
+    def _try(self, layers: list[LayerShape]) -> bool:
+        """Whether calling the layers alone gives the same bits: a step, and a masked tree."""
+        if not all(hasattr(self._whole, part) for part in PARTS) or self._is_hooked():
+            return False
+        device = self._whole.embed_tokens.weight.device
+        dtype = layers[0].dtype
+        token_ids = torch.arange(1, 5, device=device).unsqueeze(0)
+        positions = torch.arange(4, device=device).unsqueeze(0)
+        mask = torch.zeros(1, 1, 2, 4 + 2, dtype=dtype, device=device)
+        mask[..., 0, -1] = mask[..., 1, -2] = torch.finfo(dtype).min  # two children of one token
+        step = (token_ids[:, :1], positions[:, :1] + 4, None)
+        tree = (token_ids[:, 1:3], torch.full_like(token_ids[:, :2], 4), mask)
+        inner = (0, len(layers) // 2, LAST)
+        for rows, places, allowed in (step, tree):
+            found = []
+            for run in (self._run_whole, self._run_layers):
+                cache = KVCache(layers, 8)
+                try:
+                    self._run_whole(token_ids, positions, None, cache, ())
+                    found.append(run(rows, places, allowed, cache, inner).chosen)
+                except torch.OutOfMemoryError:
+                    raise
+                except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                    log.debug("%s is called as it is: %s", type(self._whole).__name__, error)
+                    return False
+            if not torch.equal(*found):
+                return False
+        return True
+
+
+class RotaryTable:
+    """Cosines and sines of positions, made once where the model makes them at every forward.
+
+    Args:
+        rotary: the model's own module; what it says of a position is kept.
+    """
+
+    def __init__(self, rotary: Any) -> None:
+        self._rotary = rotary
+        self._is_fixed = getattr(rotary, "rope_type", None) in FIXED_ROPES
+        self._cos, self._sin = torch.empty(0, 0), torch.empty(0, 0)  # [S, H]
+
+    def __call__(self, hidden: Tensor, positions: Tensor, capacity: int) -> tuple[Tensor, Tensor]:
+        """Of positions [1, R] below `capacity`, each [1, R, H] in the dtype of `hidden`."""
+        if not self._is_fixed:
+            cos, sin = self._rotary(hidden, position_ids=positions)
+            return cos, sin
+        cos = self._cos
+        if len(cos) < capacity or cos.dtype != hidden.dtype or cos.device != hidden.device:
+            self._make(hidden, capacity)
+        return F.embedding(positions, self._cos), F.embedding(positions, self._sin)
+
+    def _make(self, hidden: Tensor, capacity: int) -> None:
+        # Not of inference mode, so that gradients may be asked for elsewhere.
+        with torch.inference_mode(False), torch.no_grad():
+            every = torch.arange(capacity, device=hidden.device).unsqueeze(0)
+            like = torch.empty(0, dtype=hidden.dtype, device=hidden.device)
+            cos, sin = self._rotary(like, position_ids=every)
+            self._cos, self._sin = cos[0], sin[0]
