@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import summarize
 from adaeagle.bench.runner import BASELINE
-from experiments.plot_style import COLOURS, MARKS, label, tidy
+from experiments.plot_style import colour_of, label, mark_of, tidy
 
 WIDTH = 0.05  # of a bin of confidence
 
@@ -27,8 +27,8 @@ def acceptance_by_depth(records: Sequence[PromptRecord]) -> Figure:
             axes.plot(
                 range(1, len(shares) + 1),
                 [100 * share for share in shares],
-                color=COLOURS[place % len(COLOURS)],
-                marker=MARKS[place % len(MARKS)],
+                color=colour_of(place),
+                marker=mark_of(place),
                 markersize=5,
                 linewidth=1.4,
                 label=arm.policy if axes is joint else None,
@@ -70,7 +70,7 @@ def calibration(arms: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
             counts.set_visible(False)
             continue
         arm = arms[place]
-        colour = COLOURS[names.index(arm["policy"]) % len(COLOURS)]
+        colour = colour_of(names.index(arm["policy"]))
         filled = arm["bins"]
         at = [100 * found["confidence"] for found in filled]
         rates.plot((0, 100), (0, 100), color="0.6", linestyle="--", linewidth=1)

@@ -48,7 +48,7 @@ from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 from experiments.commands.demo import MAX_NEW_TOKENS, NUM_PROMPTS
 from experiments.comparison import POLICIES as COMPARED
-from experiments.plot_style import COLOURS, MARKS, label, png, tidy
+from experiments.plot_style import colour_of, label, mark_of, png, tidy
 
 POLICIES = (
     *COMPARED,
@@ -262,8 +262,8 @@ def draw(arms: Sequence[dict[str, Any]]) -> Figure:
             y["speedup"],
             xerr=[[x["speedup"] - x["ci95"][0]], [x["ci95"][1] - x["speedup"]]],
             yerr=[[y["speedup"] - y["ci95"][0]], [y["ci95"][1] - y["speedup"]]],
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKS[(number + number // len(COLOURS)) % len(MARKS)],
+            color=colour_of(number),
+            marker=mark_of(number),
             linewidth=1,
             label=label(arm["policy"]),
         )

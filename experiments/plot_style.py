@@ -15,6 +15,16 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LABEL_WIDTH = 32
 
 
+def colour_of(place: int) -> str:
+    """Of a policy by its place in a run; the first, plain decoding, shares its black with none."""
+    return COLOURS[0] if place == 0 else COLOURS[1 + (place - 1) % (len(COLOURS) - 1)]
+
+
+def mark_of(place: int) -> str:
+    """Of a policy by its place: 56 policies differ in colour or mark."""
+    return MARKS[place % len(MARKS)]
+
+
 def png(figure: Figure) -> bytes:
     """The picture as the bytes of a file."""
     buffer = io.BytesIO()

@@ -14,7 +14,7 @@ from adaeagle.bench.results import grouped, num_rounds, summarize
 from adaeagle.bench.run_folder import RunFolder
 from adaeagle.bench.runner import BASELINE
 from experiments.acceptance_plots import acceptance_by_depth
-from experiments.plot_style import COLOURS, MARKS, label, png, tidy
+from experiments.plot_style import colour_of, label, mark_of, png, tidy
 
 PARTS = {"draft": "#56B4E9", "verify": "#0072B2", "policy": "#E69F00", "other": "#999999"}
 
@@ -58,7 +58,7 @@ def speedup(records: Sequence[PromptRecord]) -> Figure:
     figure = Figure(figsize=(8, 1.4 + 0.52 * len(arms)), layout="constrained")
     axes = figure.subplots()
     for row, arm in enumerate(arms):
-        axes.barh(row, arm.speedup, height=0.62, color=COLOURS[row % len(COLOURS)], alpha=0.85)
+        axes.barh(row, arm.speedup, height=0.62, color=colour_of(row), alpha=0.85)
         if arm.speedup_ci95 is not None and arm.policy != BASELINE:
             axes.plot(arm.speedup_ci95, (row, row), color="0.25", linewidth=1.6, marker="|")
     axes.axvline(1.0, color="0.3", linestyle="--", linewidth=1)
@@ -87,7 +87,7 @@ def accepted_length(records: Sequence[PromptRecord]) -> Figure:
         total = sum(counts[name].values()) or 1
         lengths = range(longest + 1)
         shares = [100 * counts[name][length] / total for length in lengths]
-        axes.bar(lengths, shares, color=COLOURS[everything.index(name) % len(COLOURS)], alpha=0.85)
+        axes.bar(lengths, shares, color=colour_of(everything.index(name)), alpha=0.85)
         mean = sum(length * counts[name][length] for length in lengths) / total
         axes.set_title(f"{label(name)}\nmean {mean:.2f}", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
@@ -148,8 +148,8 @@ def tokens_per_round(records: Sequence[PromptRecord], by: str) -> Figure:
             [groups[group][place].tokens_per_round for group in order],
             [row + shift for row in range(len(order))],
             linestyle="",
-            marker=MARKS[place % len(MARKS)],
-            color=COLOURS[place % len(COLOURS)],
+            marker=mark_of(place),
+            color=colour_of(place),
             markersize=7,
             label=name,
         )

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from adaeagle.bench.results import ArmResult, num_rounds
 from adaeagle.bench.runner import BASELINE
-from experiments.plot_style import COLOURS
+from experiments.plot_style import colour_of
 from experiments.report.finished import Finished
 
 PARTS = ("draft", "verify", "policy", "other")
@@ -74,7 +74,7 @@ def policy_table(run: Finished) -> Table:
     rows = [
         PolicyRow(
             policy=arm.policy,
-            colour=COLOURS[place % len(COLOURS)],
+            colour=colour_of(place),
             is_best=arm.speedup == best,
             cells=_cells(arm, num_rounds(run.records, arm.policy), run.results["oracle"]),
             interval=_interval(arm, highest),
