@@ -58,7 +58,11 @@ def easy_target(family: str) -> Target:
             if isinstance(part, nn.ModuleList) and len(part) == LAYERS
         ]
         for place, layer in enumerate(layers):
-            share = (0.05 if family == "opt" else 0.07) if place == LAYERS - 1 else 0.01
+            share = (
+                (0.05 if family in ("opt", "qwen3", "gemma2") else 0.07)
+                if place == LAYERS - 1
+                else 0.01
+            )
             for name, part in layer.named_modules():
                 if name.split(".")[-1] in OUTPUTS:
                     part.weight.mul_(share)
