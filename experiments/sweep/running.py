@@ -22,12 +22,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from adaeagle.bench import provenance
 from adaeagle.registry import get_policy
+from adaeagle.trace.proposer import NotRecordedError
 from experiments.commands.failure import InputError, argument
 from experiments.plot_style import png
 from experiments.sweep import pictures, report, samplers, studies
 from experiments.sweep.asking import GridAsker, TrialAsker
-from experiments.sweep.objective import Objective
+from experiments.sweep.objective import DECISION, Objective
 from experiments.sweep.preparing import GRID, OBJECTIVES, Settings, Sweep, prepare
+from experiments.sweep.template import has_gap
 
 FILES = (".json", ".csv", ".parquet", ".png")
 
@@ -159,6 +161,9 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
     best = report.fastest(report.whole(trials))
     vanilla = get_policy("vanilla")
     plain = scorer.whole_score(vanilla, scorer.decision_seconds(vanilla)).tokens_per_second
+    families = report.families(trials, list(prepared.templates), prepared.published)
+    for text, family in families.items():
+        family["published"] = family["published"] or _defaults(prepared, study, text)
     models = {name: getattr(prepared.models, name) for name in ("target", "drafter")}
     found = {
         "out": str(prepared.folder.path),
@@ -171,7 +176,7 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
         "plain_tokens_per_second": plain,
         "num_prompts": len(scorer.prompt_ids),
         "num_trials": num_trials,
-        "families": report.families(trials, list(prepared.templates), prepared.published),
+        "families": families,
         "models": {**models, "drafter_kind": prepared.models.drafter_kind},
         "identity": prepared.identity,
         "versions": provenance.versions(),
@@ -180,6 +185,28 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
     if not settings.is_single:
         found["pareto"] = [one.to_json() for one in report.pareto_front(trials)]
     return found
+
+
+def _defaults(prepared: Sweep, study: Study, text: str) -> dict[str, Any] | None:
+    """A template with its defaults, where they are out of bounds and no trial can be of them."""
+    call, scorer = prepared.templates[text], prepared.scorer
+    if has_gap(call):
+        return None
+    try:
+        policy = get_policy(call.spec())
+        decision = study.user_attrs.get(DECISION + call.kind()) or scorer.decision_seconds(policy)
+        score = scorer.whole_score(policy, decision)
+    except (ValueError, NotRecordedError):
+        return None
+    return {
+        "policy": call.spec(),
+        "tokens_per_second": score.tokens_per_second,
+        "tokens_per_round": score.num_tokens / max(1, score.num_rounds),
+        "verified_per_token": score.verified_per_token,
+        "judged_on": None,
+        "parameters": {},
+        "trial": None,
+    }
 
 
 def _figures(

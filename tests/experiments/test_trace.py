@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from adaeagle.bench.run_folder import write_whole
 from adaeagle.trace.folder import TraceFolder, load_texts
 from adaeagle.trace.recorder import Recorder
+from experiments import tracing
 from experiments.cli import main
 
 OUT = Path("runs/trace")
@@ -124,6 +126,23 @@ def test_a_split_does_not_depend_on_the_limit(trace: Callable[..., Any]) -> None
     assert len(splits["some"]) == 3
     assert splits["some"].items() <= splits["all"].items()
     assert set(splits["all"].values()) == {"tune", "test"}
+
+
+def test_it_ends_when_its_time_is_over_with_a_shard_of_each_split(
+    trace: Callable[..., Any], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tracing.Settings
+    with monkeypatch.context() as patch:
+        patch.setattr(tracing, "Settings", partial(settings, seconds=0.001))
+        line = last_line(trace())
+    folder = TraceFolder.open(OUT)
+    assert not line["complete"]
+    kept = [s for n, s in enumerate(folder.manifest.shards) if n not in folder.missing]
+    splits = [shard.split for shard in kept]
+    assert set(splits) == {"tune", "test"}
+    assert len(set(splits[:-1])) == 1  # none that was not needed
+    assert last_line(trace())["complete"]
+    assert contents(OUT) == whole
 
 
 def test_a_complete_trace_says_so_at_once(

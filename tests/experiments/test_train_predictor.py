@@ -209,6 +209,15 @@ def test_it_stops_early_with_the_best_weights(trace: Path, tmp_path: Path) -> No
     assert result["val_loss"] == pytest.approx(min(losses), abs=1e-5)
 
 
+def test_it_stops_when_its_time_is_over_with_weights_to_keep(trace: Path, tmp_path: Path) -> None:
+    settings = settings_for(trace, tmp_path / "it", checkpoint_every=5)
+    result = train_predictor(replace(settings, max_seconds=0.001))
+    assert result["steps"] == 5
+    assert load_predictor(tmp_path / "it").about.training["steps"] == 5
+    # How long it might take is not what it is: it is finished.
+    assert train_predictor(settings) == result
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_same_loss(trace: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"

@@ -112,6 +112,7 @@ def test_traces_that_teach_nothing(predictor: Predictor, tmp_path: Path) -> None
     (tmp_path / "half" / "shards" / "00001.json").unlink()
     with pytest.raises(ValueError, match=r"the trace must be complete, .* lacks 1 shards"):
         split_texts(folder, 0.5)
+    assert sum(map(len, split_texts(folder, 0.5, partial=True))) == 2
     short = toy_trace([[0], [1]], k_max=4, features=[torch.zeros(1, 6)] * 2)
     with pytest.raises(ValueError, match="texts must hold examples for ldlp, got none in 2 texts"):
         read_examples(short, VOCAB_SIZE, predictor, None)

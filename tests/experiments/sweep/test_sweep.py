@@ -13,6 +13,7 @@ import torch
 
 from adaeagle import get_policy, registry
 from adaeagle.cost import CostModel
+from adaeagle.search import Whole
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_folder, toy_trace
 from adaeagle.trace.folder import load_texts
 from adaeagle.trace.trace import Trace
@@ -119,6 +120,20 @@ def test_static_trees_begin_with_the_best_one(sweep: Any, made: Any, out: Path) 
         assert isinstance(each, StaticTree)
         assert (each.depth, each.nodes) == (3, 3)
     assert "were not recorded" in rows_of(out)[0]["refused"]
+    # A fitted tree is nothing that was published.
+    assert best_of(out)["families"]["static_tree"]["published"] is None
+
+
+def test_a_default_that_is_out_of_bounds_is_compared_with_all_the_same(
+    sweep: Any, made: Any, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Chain, "search_space", {"length": Whole(1, 8)})
+    last_line(sweep(made, "--policies", "chain", "--trials", 2))
+    published = best_of(out)["families"]["chain"]["published"]
+    assert (published["policy"], published["trial"]) == ("chain", None)
+    scorer = Scorer(Trace(load_texts(made.trace), VOCAB_SIZE), CostModel.load(made.cost))
+    speed = scorer.whole_score(get_policy("chain(length=12)"), 0.0).tokens_per_second
+    assert published["tokens_per_second"] == pytest.approx(speed)
 
 
 def test_what_is_left_behind(run: Any, made: Any, out: Path) -> None:
@@ -127,6 +142,7 @@ def test_what_is_left_behind(run: Any, made: Any, out: Path) -> None:
     line = last_line(found)
     assert "the fastest on the tune split" in found.stdout
     names = {path.name for path in out.iterdir()}
+    assert CostModel.load(out / "cost.json").to_json() == CostModel.load(made.cost).to_json()
     assert {"best.json", "trials.csv", "trials.parquet", "history.png", "study.db"} <= names
     assert (out / "history.png").read_bytes().startswith(b"\x89PNG")
     best = best_of(out)
@@ -160,6 +176,18 @@ def test_the_same_command_goes_on(sweep: Any, made: Any) -> None:
     assert last_line(more)["num_trials"] == 5
     assert "3 of 5 trials were finished" in more.stderr
     assert last_line(sweep(made, "--policies", "chain", "--trials", 5))["num_trials"] == 5
+
+
+def test_time_that_is_over_is_enough_for_what_was_published(
+    sweep: Any, made: Any, out: Path
+) -> None:
+    """Every rule once, though there is no second left for any; the next call goes on."""
+    arguments = ("--policies", "chain(stop=confidence)", "chain(stop=entropy)", "--trials", 40)
+    line = last_line(sweep(made, *arguments, "--seconds", 0.001))
+    assert line["num_trials"] == 2
+    families = best_of(out)["families"]
+    assert all(each["best"] == each["published"] for each in families.values())
+    assert last_line(sweep(made, *arguments, "--seconds", 0.001))["num_trials"] == 3
 
 
 def test_ctrl_c_loses_no_finished_trial_and_runs_the_other_again(
@@ -342,6 +370,7 @@ def assert_refused(found: Any, *fragments: str) -> None:
             ("--pruner wilcoxon must have one objective",),
         ),
         (("--trials", "0"), ("--trials", ">= 1", "'0'")),
+        (("--seconds", "0"), ("--seconds must be > 0, got 0",)),
         (("--cost", "nowhere.json"), ("--cost", "nowhere.json")),
         (("--trace", "nowhere"), ("TRACE", "nowhere", "manifest.json")),
         (
