@@ -12,6 +12,7 @@ import math
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,7 +68,7 @@ class C2T(Shape):
         self.nodes = nodes
         self.threshold = threshold
         self._least = math.log(threshold) if threshold > 0 else -math.inf
-        self._paths = PathScores(torch.minimum)
+        self._paths = PathScores(self.predictor.scores().of, np.minimum)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
@@ -75,7 +76,6 @@ class C2T(Shape):
 
     def limits(self, context: Context) -> Budget:
         self._paths.clear()
-        self.predictor.moved_to(context.token_ids.device)
         return Budget(depth=self.depth, width=self.width, nodes=self.nodes)
 
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
@@ -86,8 +86,8 @@ class C2T(Shape):
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
         return likeliest(self._scores(tree), self.nodes)
 
-    @torch.no_grad()
     def _scores(self, tree: DraftTree) -> Tensor:
         """[P, N] log-probabilities, minus infinity for what is left out."""
-        scores = self._paths.of(tree, self.predictor.scores)
+        found = self._paths.of(tree)
+        scores = torch.from_numpy(found).to(tree.parents.device)
         return scores.masked_fill((scores < self._least) | ~tree.valid, -torch.inf)

@@ -19,9 +19,8 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
+from policies.path_scores import PathScores
 from predictors.acceptance import AcceptancePredictor
-from predictors.context_network import live_batch
-from predictors.nodes import Nodes
 from predictors.predictor import load_as
 
 
@@ -45,16 +44,16 @@ class Disco(StopRule):
         self.num_confidences = self.predictor.num_confidences
         self.threshold = threshold
         self._least = math.log(threshold) - math.log1p(-threshold)
-        self._encoded: Tensor | None = None
+        self._odds = self.predictor.odds()
+        self._nodes = PathScores(self._odds.of)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
-    @torch.no_grad()
     def begin(self, context: Context) -> None:
-        self._encoded = self.predictor.encode(live_batch(self.predictor, context))
+        self._nodes.clear()
+        self._odds.begin(context)
 
-    @torch.no_grad()
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        odds = self.predictor.log_odds(Nodes.of_tree(tree, frontier), self._encoded)
-        return odds >= self._least
+        is_open = self._nodes.at(tree, frontier) >= self._least
+        return torch.from_numpy(is_open).to(frontier.device)

@@ -11,6 +11,7 @@ Shapes: P rounds side by side, F frontier nodes.
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,9 +19,8 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from predictors.context_network import live_batch
 from predictors.ldlp import LengthPredictor
-from predictors.predictor import finite, load_as
+from predictors.predictor import load_as
 
 
 class LDLP(StopRule):
@@ -38,17 +38,19 @@ class LDLP(StopRule):
     ) -> None:
         self.predictor = load_as(LengthPredictor, predictor)  # type: ignore[type-abstract]
         self.offset = offset
-        self._lengths = torch.zeros(1, dtype=torch.int64)  # [P] of this round
+        self._ask = self.predictor.asked()
+        self._lengths = np.zeros(1)  # [P] of this round
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
-    @torch.no_grad()
     def begin(self, context: Context) -> Tensor:
-        lengths = self.predictor.lengths(live_batch(self.predictor, context))
-        lengths = finite(lengths, "lengths, and features that they come from,")
-        self._lengths = (lengths + self.offset).round().long().clamp(0, self.predictor.k_max)
-        return self._lengths > 0
+        lengths = self._ask(context)
+        if not np.isfinite(lengths).all():
+            raise ValueError("lengths, and features that they come from, must be finite, got NaN")
+        self._lengths = np.round(lengths + self.offset).clip(0, self.predictor.k_max)
+        return torch.from_numpy(self._lengths > 0)
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        return (self._lengths > tree.num_levels).unsqueeze(1).expand_as(frontier)
+        is_open = torch.from_numpy(self._lengths > tree.num_levels)
+        return is_open.to(frontier.device).unsqueeze(1).expand_as(frontier)

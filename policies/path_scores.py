@@ -1,49 +1,60 @@
-"""Scores of whole paths in a growing tree, each node scored once.
+"""Scores of the nodes of a growing tree, or of the paths to them, each node scored once.
 
-Shapes: P rounds side by side, N drafted nodes, M of them new.
+Shapes: P rounds side by side, N drafted nodes, M of them new, F frontier nodes.
 """
 
 from collections.abc import Callable
 
-import torch
+import numpy as np
 from torch import Tensor
-from torch.nn import functional as F
 
 from adaeagle.tree import DraftTree
-from predictors.nodes import Nodes
+from predictors.in_numpy import Floats, Ints, array
+
+Score = Callable[[DraftTree, int], Floats]
+"""Scores [P, M] of a tree's nodes from a row on."""
 
 
 class PathScores:
     """Scores of paths, from scores of nodes.
 
     Args:
-        join: makes the score of a path of its parent's path's and its last node's; that of no node
-            is 0.
+        score: of new nodes.
+        join: makes the score of a path of its parent's path's and its last node's, that of no node
+            being 0; None: a path is scored as its last node is.
     """
 
-    def __init__(self, join: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(
+        self, score: Score, join: Callable[[Floats, Floats], Floats] | None = None
+    ) -> None:
+        self._score = score
         self._join = join
-        self._scores: Tensor | None = None
+        self._scores: Floats | None = None
 
     def clear(self) -> None:
         """Begins a round."""
         self._scores = None
 
-    def of(self, tree: DraftTree, score: Callable[[Nodes], Tensor]) -> Tensor:
-        """Of every node of a tree that has only grown since the last call: [P, N].
-
-        Args:
-            tree: in the drafting loop.
-            score: of new nodes [P, M].
-        """
-        known = tree.log_probs.new_empty(tree.num_rounds, 0)
-        if self._scores is not None:
-            known = self._scores
-        start = known.shape[1]
+    def of(self, tree: DraftTree) -> Floats:
+        """Of every node, [P, N], of a tree that has grown a level at most since the last call."""
+        if self._scores is None:  # one column in front, for no node
+            self._scores = np.zeros((tree.num_rounds, 1), dtype=np.float32)
+        start = self._scores.shape[1] - 1
         if start < len(tree):
-            rows = torch.arange(start, len(tree), device=known.device)
-            own = score(Nodes.of_tree(tree, rows.expand(tree.num_rounds, -1)))
-            above = F.pad(known, (1, 0)).gather(1, tree.parents[:, start:] + 1)
-            known = torch.cat((known, self._join(above, own)), dim=1)
-            self._scores = known
-        return known
+            new = self._score(tree, start)
+            if self._join is not None:
+                parents = array(tree.parents)[:, start:] + 1
+                new = self._join(_at(self._scores, parents), new)
+            self._scores = np.concatenate((self._scores, new), axis=1)
+        return self._scores[:, 1:]
+
+    def at(self, tree: DraftTree, frontier: Tensor) -> Floats:
+        """Of frontier nodes, [P, F]."""
+        return _at(self.of(tree), array(frontier))
+
+
+def _at(values: Floats, columns: Ints) -> Floats:
+    """Of each row its own columns, [P, N] at [P, F] → [P, F]."""
+    if len(values) == 1:
+        return values[:, columns[0]]
+    return np.take_along_axis(values, columns, axis=1)

@@ -13,9 +13,9 @@ import math
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
@@ -23,8 +23,7 @@ from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.path_scores import PathScores
 from predictors.acceptance import AcceptancePredictor
-from predictors.context_network import live_batch
-from predictors.nodes import Nodes
+from predictors.in_numpy import Floats, log_sigmoid
 from predictors.predictor import load_as
 
 
@@ -50,20 +49,19 @@ class SpecDecPP(StopRule):
         self.num_confidences = self.predictor.num_confidences
         self.max_risk = max_risk
         self._least = math.log1p(-max_risk) if max_risk < 1 else -math.inf
-        self._paths = PathScores(torch.add)
-        self._encoded: Tensor | None = None
+        self._odds = self.predictor.odds()
+        self._paths = PathScores(self._log_accept, np.add)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
-    @torch.no_grad()
     def begin(self, context: Context) -> None:
         self._paths.clear()
-        self._encoded = self.predictor.encode(live_batch(self.predictor, context))
+        self._odds.begin(context)
 
-    @torch.no_grad()
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        return self._paths.of(tree, self._log_accept).gather(1, frontier) >= self._least
+        is_open = self._paths.at(tree, frontier) >= self._least
+        return torch.from_numpy(is_open).to(frontier.device)
 
-    def _log_accept(self, nodes: Nodes) -> Tensor:
-        return F.logsigmoid(self.predictor.log_odds(nodes, self._encoded))
+    def _log_accept(self, tree: DraftTree, start: int) -> Floats:
+        return log_sigmoid(self._odds.of(tree, start))

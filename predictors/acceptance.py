@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from adaeagle.cost import CostModel
 from adaeagle.trace.trace import Trace
+from predictors.asking import Odds, TorchOdds
 from predictors.nodes import Nodes, read_nodes
 from predictors.predictor import Batch, Examples, Predictor
 
@@ -33,6 +34,10 @@ class AcceptancePredictor(Predictor, ABC):
     @abstractmethod
     def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
         """log(p / (1 - p)) of acceptance, [P, F] float32, of nodes [P, F]."""
+
+    def odds(self) -> Odds:
+        """What a rule asks; a network of little arithmetic has one in NumPy."""
+        return TorchOdds(self)
 
     def examples(self, trace: Trace, cost: CostModel | None) -> Examples:
         """The nodes whose parents are accepted."""

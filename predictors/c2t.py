@@ -16,6 +16,7 @@ from adaeagle.cost import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.trace.trace import Trace
 from predictors.acceptance import check_classes
+from predictors.acceptance_steps import C2TScores
 from predictors.context_network import Standardize
 from predictors.nodes import Nodes, read_nodes
 from predictors.predictor import Batch, Examples, TrainedPredictor
@@ -57,18 +58,19 @@ class C2T(TrainedPredictor):
         check_classes(batch["accepted"])
         self.scale.measure(Nodes.of_batch(batch).scalars(*SCALARS))
 
-    def scores(self, nodes: Nodes) -> Tensor:
-        """The log-probability that each node is accepted with all above it: [P, F] float32."""
-        return F.logsigmoid(self._log_odds(nodes))
+    def scores(self) -> C2TScores:
+        """What a policy asks."""
+        return C2TScores(self)
 
-    def _log_odds(self, nodes: Nodes) -> Tensor:
+    def log_odds(self, nodes: Nodes) -> Tensor:
+        """Of each node's being accepted with all above it, [...]."""
         odds: Tensor = self.network(self.scale(nodes.scalars(*SCALARS)))
         return odds.squeeze(-1)
 
     def loss(self, batch: Batch) -> Tensor:
-        odds = self._log_odds(Nodes.of_batch(batch))
+        odds = self.log_odds(Nodes.of_batch(batch))
         return F.binary_cross_entropy_with_logits(odds, batch["accepted"].float())
 
     def metrics(self, batch: Batch) -> dict[str, Tensor]:
-        probs = self._log_odds(Nodes.of_batch(batch)).sigmoid()
+        probs = self.log_odds(Nodes.of_batch(batch)).sigmoid()
         return {"brier": (probs - batch["accepted"].float()).square().mean()}

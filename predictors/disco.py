@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from adaeagle.identity import ModelIdentity
 from predictors.acceptance import AcceptancePredictor, check_classes, weighted_loss
+from predictors.acceptance_steps import DiscoOdds
+from predictors.asking import Odds
 from predictors.context_network import Standardize
 from predictors.nodes import Nodes
 from predictors.predictor import Batch, TrainedPredictor
@@ -49,6 +51,9 @@ class Disco(AcceptancePredictor, TrainedPredictor):
     def measure(self, batch: Batch) -> None:
         check_classes(batch["accepted"])
         self.scale.measure(_inputs(Nodes.of_batch(batch)))
+
+    def odds(self) -> Odds:
+        return DiscoOdds(self)
 
     def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
         odds: Tensor = self.network(self.scale(_inputs(nodes)))

@@ -15,6 +15,7 @@ Shapes: P rounds side by side, B examples, K = k_max.
 """
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import ClassVar, Literal
 
 import torch
@@ -23,9 +24,12 @@ from torch.nn import functional as F
 
 from adaeagle.cost import CostModel
 from adaeagle.identity import ModelIdentity
+from adaeagle.policy import Context
 from adaeagle.trace.trace import Trace
 from predictors.context_network import ContextLayer, ResidualBlocks
+from predictors.in_numpy import Floats
 from predictors.labels import dp_lengths, read_chains
+from predictors.length_steps import LengthSteps, TorchLengths
 from predictors.predictor import Batch, Examples, TrainedPredictor
 
 Labels = Literal["paper", "dp"]
@@ -109,6 +113,10 @@ class LengthPredictor(TrainedPredictor):
     def lengths(self, batch: Batch) -> Tensor:
         """The predicted lengths, [B] float32, not rounded."""
 
+    def asked(self) -> Callable[[Context], Floats]:
+        """What a rule asks once a round: the lengths, [P], not rounded."""
+        return TorchLengths(self)
+
     def metrics(self, batch: Batch) -> dict[str, Tensor]:
         errors = self.lengths(batch).clamp(0, self.k_max) - batch["length"]
         return {"error": errors.abs().mean(), "bias": errors.mean()}
@@ -152,6 +160,9 @@ class LDLP(LengthPredictor):
     def lengths(self, batch: Batch) -> Tensor:
         return self(batch)[:, 0]  # type: ignore[no-any-return]
 
+    def asked(self) -> Callable[[Context], Floats]:
+        return LengthSteps(self)
+
     def loss(self, batch: Batch) -> Tensor:
         errors = self.lengths(batch) - batch["length"]
         return torch.where(errors < 0, -self.penalty * errors, errors).mean()
@@ -170,6 +181,9 @@ class LDLPClass(LengthPredictor):
 
     def lengths(self, batch: Batch) -> Tensor:
         return self(batch).argmax(1).float()  # type: ignore[no-any-return]
+
+    def asked(self) -> Callable[[Context], Floats]:
+        return LengthSteps(self)
 
     def loss(self, batch: Batch) -> Tensor:
         return F.cross_entropy(self(batch), batch["length"])

@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from adaeagle.identity import ModelIdentity
 from predictors.acceptance import AcceptancePredictor, check_classes, weighted_loss
+from predictors.acceptance_steps import SpecDecPPOdds
+from predictors.asking import Odds
 from predictors.context_network import ContextLayer, ResidualBlocks, Standardize
 from predictors.nodes import Nodes
 from predictors.predictor import Batch, TrainedPredictor
@@ -81,6 +83,9 @@ class SpecDecPP(AcceptancePredictor, TrainedPredictor):
 
     def encode(self, batch: Batch) -> Tensor | None:
         return None if self.context is None else self.context(batch)
+
+    def odds(self) -> Odds:
+        return SpecDecPPOdds(self)
 
     def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
         hidden = self.first(self.scale(_inputs(nodes)))  # [P, F, H]

@@ -5,6 +5,7 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,6 +23,7 @@ from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree
 from policies import Chain, Eagle2
+from predictors.asking import TorchOdds
 from predictors.predictor import Predictor
 
 MakePredictor = Callable[..., Predictor]
@@ -133,8 +135,8 @@ def test_ldlp_goes_to_the_rounded_length(
 ) -> None:
     models = identify(*tiny_pair(32, 16))
     predictor = random_predictor("ldlp(k_max=5, use_embedding=False)", models)
-    told = torch.tensor([-3.0, 0.4, 0.6, 2.5, 3.4, 99.0])
-    predictor.lengths = lambda batch: told  # type: ignore[assignment]
+    told = np.array([-3.0, 0.4, 0.6, 2.5, 3.4, 99.0])
+    predictor.asked = lambda: lambda context: told  # type: ignore[assignment]
     for offset, expected in ((0.0, [0, 0, 1, 2, 3, 5]), (0.2, [0, 1, 1, 3, 4, 5])):
         rule = lookup("ldlp")(predictor, offset=offset)
         is_worth = rule.begin(contexts(torch.zeros(6, 16)))
@@ -159,7 +161,9 @@ def test_specdec_pp_multiplies_along_the_path(
     """Stops where 1 - (product of acceptance) exceeds the risk: 0.8 x 0.8 is too little for 0.3."""
     predictor = random_predictor("specdec_pp", identify(*tiny_pair(32, 16)))
     odds = torch.tensor([0.8, 0.3]).logit().unsqueeze(1)
+    told = TorchOdds(predictor)  # type: ignore[arg-type]
     predictor.log_odds = lambda nodes, encoded: odds.expand(nodes.depths.shape)  # type: ignore[assignment]
+    predictor.odds = lambda: told  # type: ignore[assignment]
     rule = lookup("specdec_pp")(predictor, max_risk=0.3)
     rule.begin(contexts(torch.zeros(2, 16)))
     for depth, expected in ((1, [True, False]), (2, [False, False])):

@@ -91,7 +91,7 @@ def answers(predictor: Predictor, batch: Batch) -> Tensor:
     if isinstance(predictor, LengthPredictor):
         return predictor.lengths(batch)
     if isinstance(predictor, C2T):
-        return predictor.scores(Nodes.of_batch(batch))
+        return predictor.log_odds(Nodes.of_batch(batch))
     assert isinstance(predictor, AcceptancePredictor)
     return predictor.batch_log_odds(batch)
 

@@ -1,0 +1,119 @@
+"""Trained `SpecDecPP`, `Disco` and `C2T` networks in NumPy: asked after every draft forward.
+
+Shapes: P rounds side by side, M new nodes of each, C choices of the draft, S inputs, H hidden size.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+
+from adaeagle.policy import Context
+from adaeagle.tree import DraftTree
+from predictors.asking import NodeArrays, Odds
+from predictors.in_numpy import Blocks, FirstLayer, Floats, dense, folded, log_sigmoid, silu
+from predictors.nodes import LEAST_LOG_PROB
+
+if TYPE_CHECKING:
+    from predictors.c2t import C2T
+    from predictors.disco import Disco
+    from predictors.specdec_pp import SpecDecPP
+
+
+class SpecDecPPOdds(Odds):
+    """The layers of a trained `SpecDecPP`."""
+
+    def __init__(self, predictor: "SpecDecPP") -> None:
+        context = predictor.context
+        self._context = None if context is None else FirstLayer(predictor, context)
+        self._first = folded(predictor.scale, predictor.first)
+        self._blocks = Blocks(predictor.blocks)
+        self._last = dense(predictor.last)
+        self._encoded: Floats | None = None  # [P, 1, H]
+
+    def begin(self, context: Context) -> None:
+        if self._context is not None:
+            self._encoded = self._context(context)[:, None]
+
+    def of(self, tree: DraftTree, start: int) -> Floats:
+        weight, bias = self._first
+        hidden = _specdec_inputs(NodeArrays.of_tree(tree, start)) @ weight + bias
+        if self._encoded is not None:
+            hidden = hidden + self._encoded
+        weight, bias = self._last
+        odds: Floats = (self._blocks(silu(hidden)) @ weight + bias)[..., 0]
+        return odds
+
+
+class DiscoOdds(Odds):
+    """The layers of a trained `Disco`."""
+
+    def __init__(self, predictor: "Disco") -> None:
+        first, _, last = predictor.network
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        self._first = folded(predictor.scale, first)
+        self._last = dense(last)
+
+    def begin(self, context: Context) -> None:
+        pass
+
+    def of(self, tree: DraftTree, start: int) -> Floats:
+        weight, bias = self._first
+        hidden = silu(_disco_inputs(NodeArrays.of_tree(tree, start)) @ weight + bias)
+        weight, bias = self._last
+        odds: Floats = (hidden @ weight + bias)[..., 0]
+        return odds
+
+
+class C2TScores:
+    """The layers of a trained `C2T`."""
+
+    def __init__(self, predictor: "C2T") -> None:
+        first, _, last = predictor.network
+        assert isinstance(first, nn.Linear)
+        assert isinstance(last, nn.Linear)
+        self._first = folded(predictor.scale, first)
+        self._last = dense(last)
+
+    def of(self, tree: DraftTree, start: int) -> Floats:
+        """The log-probability that nodes from row `start` on are accepted with all above them."""
+        weight, bias = self._first
+        hidden = silu(_c2t_inputs(NodeArrays.of_tree(tree, start)) @ weight + bias)
+        weight, bias = self._last
+        return log_sigmoid((hidden @ weight + bias)[..., 0])
+
+
+def _specdec_inputs(nodes: NodeArrays) -> Floats:
+    """[P, M, S] in the order of `predictors.specdec_pp`."""
+    assert nodes.confidences is not None
+    inputs = np.empty((*nodes.depths.shape, 6 + nodes.confidences.shape[2]), dtype=np.float32)
+    inputs[..., 0] = np.exp(nodes.log_probs)
+    inputs[..., 1] = np.exp(nodes.path_log_probs)
+    inputs[..., 2] = np.maximum(nodes.log_probs, LEAST_LOG_PROB)
+    inputs[..., 3] = np.maximum(nodes.path_log_probs, LEAST_LOG_PROB)
+    inputs[..., 4] = nodes.entropies
+    inputs[..., 5] = nodes.depths
+    inputs[..., 6:] = np.exp(nodes.confidences)
+    return inputs
+
+
+def _disco_inputs(nodes: NodeArrays) -> Floats:
+    """[P, M, S] in the order of `predictors.disco`."""
+    assert nodes.confidences is not None
+    num_confidences = nodes.confidences.shape[2]
+    inputs = np.empty((*nodes.depths.shape, num_confidences + 2), dtype=np.float32)
+    inputs[..., :num_confidences] = np.exp(nodes.confidences)
+    inputs[..., num_confidences] = nodes.entropies
+    inputs[..., num_confidences + 1] = nodes.depths
+    return inputs
+
+
+def _c2t_inputs(nodes: NodeArrays) -> Floats:
+    """[P, M, S] in the order of `predictors.c2t`."""
+    inputs = np.empty((*nodes.depths.shape, 4), dtype=np.float32)
+    inputs[..., 0] = np.exp(nodes.path_log_probs)
+    inputs[..., 1] = np.maximum(nodes.path_log_probs, LEAST_LOG_PROB)
+    inputs[..., 2] = nodes.entropies
+    inputs[..., 3] = nodes.depths
+    return inputs

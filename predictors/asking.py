@@ -1,0 +1,77 @@
+"""How a rule asks a trained predictor of acceptance: once a round, and for each new node.
+
+Shapes: P rounds side by side, M new nodes of each, C choices of the draft.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from adaeagle.policy import Context
+from adaeagle.tree import DraftTree
+from predictors.context_network import live_batch
+from predictors.in_numpy import Floats, Ints, array
+from predictors.nodes import Nodes
+
+if TYPE_CHECKING:
+    from predictors.acceptance import AcceptancePredictor
+
+
+class Odds(ABC):
+    """The odds of acceptance of one round's nodes."""
+
+    @abstractmethod
+    def begin(self, context: Context) -> None:
+        """Takes in what is known before rounds."""
+
+    @abstractmethod
+    def of(self, tree: DraftTree, start: int) -> Floats:
+        """log(p / (1 - p)) of nodes from row `start` on, given that their parents are accepted."""
+
+
+class TorchOdds(Odds):
+    """As the predictor itself tells them.
+
+    Args:
+        predictor: trained.
+    """
+
+    def __init__(self, predictor: "AcceptancePredictor") -> None:
+        self._predictor = predictor
+        self._encoded: Tensor | None = None
+
+    @torch.no_grad()
+    def begin(self, context: Context) -> None:
+        self._encoded = self._predictor.encode(live_batch(self._predictor, context))
+
+    @torch.no_grad()
+    def of(self, tree: DraftTree, start: int) -> Floats:
+        rows = torch.arange(start, len(tree), device=tree.parents.device)
+        nodes = Nodes.of_tree(tree, rows.expand(tree.num_rounds, -1))
+        return array(self._predictor.log_odds(nodes, self._encoded))
+
+
+@dataclass(frozen=True, slots=True)
+class NodeArrays:
+    """As `predictors.nodes.Nodes`, in NumPy."""
+
+    log_probs: Floats  # [P, M]
+    path_log_probs: Floats  # [P, M]
+    entropies: Floats  # [P, M]
+    depths: Ints  # [P, M]
+    confidences: Floats | None  # [P, M, C]
+
+    @classmethod
+    def of_tree(cls, tree: DraftTree, start: int) -> "NodeArrays":
+        """Rows from `start` on of a tree whose policy needs entropies."""
+        assert tree.entropies is not None
+        return cls(
+            array(tree.log_probs)[:, start:],
+            array(tree.path_log_probs)[:, start:],
+            array(tree.entropies)[:, start:],
+            array(tree.depths)[:, start:],
+            None if tree.confidences is None else array(tree.confidences)[:, start:],
+        )

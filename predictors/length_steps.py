@@ -1,0 +1,50 @@
+"""Trained length predictors in NumPy: asked once a round.
+
+Shapes: P rounds side by side.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from adaeagle.policy import Context
+from predictors.context_network import live_batch
+from predictors.in_numpy import Blocks, FirstLayer, Floats, array, dense, silu
+
+if TYPE_CHECKING:
+    from predictors.ldlp import LengthPredictor
+
+
+class TorchLengths:
+    """Lengths as the predictor itself tells them.
+
+    Args:
+        predictor: trained.
+    """
+
+    def __init__(self, predictor: "LengthPredictor") -> None:
+        self._predictor = predictor
+
+    @torch.no_grad()
+    def __call__(self, context: Context) -> Floats:
+        """[P], not rounded."""
+        return array(self._predictor.lengths(live_batch(self._predictor, context)))
+
+
+class LengthSteps:
+    """The layers of a trained network whose outputs are a length, or a score for each length.
+
+    Args:
+        predictor: trained.
+    """
+
+    def __init__(self, predictor: "LengthPredictor") -> None:
+        self._first = FirstLayer(predictor, predictor.first)
+        self._blocks = Blocks(predictor.blocks)
+        self._last = dense(predictor.last)
+
+    def __call__(self, context: Context) -> Floats:
+        """[P], not rounded."""
+        weight, bias = self._last
+        outputs: Floats = self._blocks(silu(self._first(context))) @ weight + bias
+        return outputs[:, 0] if outputs.shape[1] == 1 else outputs.argmax(1).astype("float32")
