@@ -69,14 +69,14 @@ class Study:
     def predictors(self) -> dict[str, Path]:
         """Those that were trained, by kind."""
         folder = self.settings.out / "predictors"
-        return {kind: folder / kind for kind in _kinds_with(folder, "result.json")}
+        return {kind: folder / kind for kind in _folders_with(folder, "result.json")}
 
     def swept(self) -> dict[str, Path]:
         """The finished sweeps, by name."""
-        return {name: self.sweeps / name for name in _kinds_with(self.sweeps, "best.json")}
+        return {name: self.sweeps / name for name in _folders_with(self.sweeps, "best.json")}
 
 
-def _kinds_with(folder: Path, name: str) -> list[str]:
+def _folders_with(folder: Path, name: str) -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{name}"))
 
 
