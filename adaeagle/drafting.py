@@ -35,7 +35,9 @@ class Proposer(Protocol):
 def clamp_budget(budget: Budget, remaining: Tensor) -> Budget:
     """A round of depth d emits up to d + 1 tokens: no deeper than what may still be emitted."""
     if remaining.shape[0] == 1:  # one number, so that the loop need not ask the device for it
-        return replace(budget, depth=min(int(budget.depth), int(remaining[0]) - 1))
+        least = int(remaining[0]) - 1
+        is_within = isinstance(budget.depth, int) and budget.depth <= least
+        return budget if is_within else replace(budget, depth=min(int(budget.depth), least))
     if isinstance(budget.depth, int):
         if budget.depth < int(remaining.min()):
             return budget
@@ -56,15 +58,14 @@ def draft(
     frontier = torch.full((num_rounds, 1), ROOT, dtype=torch.int64, device=device)
     depths = budget.depth
     max_depth = depths if isinstance(depths, int) else int(depths.max())
+    clock.ends("other")  # what was made ready for drafting
     for level in range(max_depth):
         num_children = policy.expand(tree, frontier, budget)
         if not tree.is_dense:  # padding has no children, whatever the policy says
             num_children = num_children * tree.valid[:, -frontier.shape[1] :]
         if not isinstance(depths, int):
             num_children = num_children * (depths.to(device) > level).unsqueeze(1)
-        # On the host nothing waits for an answer, and many rounds share what it saves.
-        is_free = num_rounds > 1 and device.type == "cpu"
-        fixed_shape = policy.fixed_shape and isinstance(depths, int) and not is_free
+        fixed_shape = policy.fixed_shape and isinstance(depths, int)
         opened = _opened(frontier, num_children, budget, level, fixed_shape)
         if opened is None:
             break
@@ -89,6 +90,10 @@ def _opened(
     if fixed_shape:
         num_open = min(budget.width_of(level), frontier.shape[1])
         is_full = num_open == 1 and budget.max_children == 1
+        # On the host nothing waits for an answer, and many rounds share what it saves.
+        if not is_full and len(frontier) > 1 and frontier.device.type == "cpu":
+            total_full = int((num_children == budget.max_children).sum())
+            is_full = total_full == num_open * len(frontier)
     elif num_children.numel() == 1:  # one text's chain: asked at every level, so in one operation
         count = int(num_children)
         num_open, is_full = 1, count == budget.max_children
@@ -105,8 +110,8 @@ def _opened(
             return None
         is_even = least == num_open == most
         is_full = is_even and total_full == most * len(num_children)
-        if is_full and num_open < frontier.shape[1]:
-            return frontier.masked_select(is_open).view(-1, num_open), None
+    if is_full and num_open < frontier.shape[1]:
+        return frontier.masked_select(num_children > 0).view(-1, num_open), None
     if num_open == frontier.shape[1]:
         rows, counts = frontier, num_children
     else:

@@ -26,7 +26,7 @@ MAX_ROUNDS = 1024
 """Rounds evaluated side by side where their drafts may be large: bounds memory."""
 MAX_NODES = 1 << 17
 """Drafted nodes side by side where rounds are known to be like others: what caches hold."""
-CALL_NODES = 4096
+CALL_NODES = 2048
 """Drafted nodes that take as long as the calls of one draft forward, however few its nodes."""
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -232,10 +233,12 @@ def _first_of_sorted(scores: Tensor, count: int | Tensor) -> Tensor:
 
 def _above_threshold(scores: Tensor, count: int) -> Tensor:
     """The same for many rows on the host, where finding a threshold is faster than sorting."""
-    least = scores.kthvalue(scores.shape[1] - count + 1, dim=1, keepdim=True).values
+    place = scores.shape[1] - count
+    # NumPy selects with SIMD, several times faster than `kthvalue`.
+    least = torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place : place + 1])
     marked = scores >= least
-    # More than asked for: equal scores at the threshold, where order decides, or -inf itself.
-    is_tied = marked.sum(1) > count
-    if is_tied.any():
+    if int(marked.sum()) > count * len(marked):
+        # More than asked for: equal scores at the threshold, where order decides, or -inf itself.
+        is_tied = marked.sum(1) > count
         marked[is_tied] = _first_of_sorted(scores[is_tied], count)
     return marked
