@@ -213,8 +213,9 @@ class _Decoding:
     def _round(
         self, number: int, root: Tensor, clock: RoundClock
     ) -> tuple[Tensor, list[int], Round]:
+        context = self._context(number, root)
         clock.ends("other")
-        budget = self._plan(number, root)
+        budget = clamp_budget(self.policy.plan(context), context.remaining)
         clock.ends("policy")
         drafted = self._draft(budget, clock)
         tree = drafted.tree
@@ -250,22 +251,19 @@ class _Decoding:
         )
         return new_root, emitted, record
 
-    def _plan(self, number: int, root: Tensor) -> Budget:
-        remaining = torch.tensor([self.limit - self.num_emitted])
-        context = Context(
+    def _context(self, number: int, root: Tensor) -> Context:
+        return Context(
             round=number,
             num_tokens=torch.tensor([len(self.prompt_ids) + self.num_emitted]),
-            remaining=remaining,
+            remaining=torch.tensor([self.limit - self.num_emitted]),
             token_ids=root.view(1),
             last_token_ids=self.last_ids,
             features=self.last_features,
             recent=self._recent,
         )
-        return clamp_budget(self.policy.plan(context), remaining)
 
-    def _recent(self, count: int) -> Tensor:
-        found = torch.tensor([self.text_ids[-count:]])
-        return F.pad(found, (count - found.shape[1], 0), value=-1)
+    def _recent(self, count: int) -> list[list[int]]:
+        return [self.text_ids[-count:]]
 
     def _draft(self, budget: Budget, clock: RoundClock) -> _Draft:
         device = self.target.device

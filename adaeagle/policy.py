@@ -61,9 +61,9 @@ class Context:
     token_ids: Tensor  # [P] int64: the pending token, already decided
     last_token_ids: Tensor  # [P] int64: the last token the target was run on
     features: Tensor | None = None  # [P, D] the target's feature of that token
-    # count → [P, count] int64, on the CPU: the last tokens of prompt and text, the pending one last,
-    # -1 before their beginning. Few policies read it: it is made when asked for, while planning.
-    recent: Callable[[int], Tensor] | None = None
+    # count → [P] the last tokens of prompt and text, at most so many, the pending one last: lists,
+    # since they are searched on the host. Few policies read them: to be asked for while planning.
+    recent: Callable[[int], list[list[int]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,10 @@ Differs from the paper: an optional stop rule; at a temperature above 0 the chil
 most likely tokens instead of drawn ones.
 """
 
+from functools import lru_cache
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Proposal, StopRule
@@ -43,4 +45,11 @@ class Chain(Shape):
         return Budget(depth=self.length, width=1)
 
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
-        return frontier.new_ones(frontier.shape)
+        return _ones(len(frontier), frontier.device)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
+def _ones(num_rounds: int, device: torch.device) -> Tensor:
+    """[P, 1]; asked for before every draft forward, where making it anew is what takes time."""
+    return torch.ones(num_rounds, 1, dtype=torch.int64, device=device)

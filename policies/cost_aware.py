@@ -20,9 +20,10 @@ Shapes: P rounds side by side, F frontier nodes, K longest chain, N drafted node
 """
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -32,15 +33,23 @@ from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from predictors.hazard import Hazard
-from predictors.hazard_steps import Encoded, Floats, HazardSteps, Ints, Law
+from predictors.hazard_steps import HazardSteps, Known, Law
 from predictors.predictor import load_as
 from predictors.repeats import WINDOW
 
 BUCKET = 64
 """Contexts are priced in steps of so many tokens."""
+STOP = -1
+"""The plan of a round that drafts no further."""
 SURPRISE = -1.0
 """Log-probability of a drafted token below which the plan is made anew: chosen for `mini`, where
 asking after every token recovers no more, and -2 a quarter less."""
+
+
+ONE = {answer: torch.tensor([answer]) for answer in (False, True)}
+"""Answers for one text, made once."""
+
+Values = npt.NDArray[Any]
 
 
 class CostAware(StopRule):
@@ -61,7 +70,7 @@ class CostAware(StopRule):
         predictor: str | Path | Hazard = "mini/hazard",
         cost: str | Path | CostModel = "mini",
         rate: float | None = None,
-        patience: float = 0.9,
+        patience: float = 1.0,
     ) -> None:
         if rate is not None and not rate > 0:
             raise ValueError(f"rate must be > 0, got {rate}")
@@ -71,11 +80,11 @@ class CostAware(StopRule):
         self.cost = cost if isinstance(cost, CostModel) else CostModel.load(cost)
         self.patience = patience
         self._steps = HazardSteps(self.predictor)
-        self._known: dict[int, list[float]] = {}  # by bucket of contexts
+        self._priced: dict[int, list[float]] = {}  # by bucket of contexts
         self.rate = rate or self._best_fixed_rate()
-        self._encoded: Encoded
+        self._known: Known
         self._prices: list[list[float]] = []  # [P][K + 1] seconds of rounds of each length
-        self._plans = np.zeros(1, np.int64)  # [P] how far to draft before asking again
+        self._plans: list[int] = []  # [P] how far to draft before asking again
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
@@ -86,46 +95,46 @@ class CostAware(StopRule):
             raise ValueError(f"cost_aware needs the target's {lacks}, got none")
         self.predictor.check_feature_size(context.features.shape[1])
         recent = context.recent(WINDOW)
-        self._encoded = self._steps.begin(context.features, context.token_ids, recent)
+        self._known = self._steps.begin(context.features, context.token_ids, recent)
         self._prices = [self._prices_at(tokens - 1) for tokens in context.num_tokens.tolist()]
-        num_rounds = len(self._prices)
-        nothing = np.zeros((num_rounds, 0), np.float32), np.zeros((num_rounds, 0), np.int64)
-        law = self._steps.after(self._encoded, *nothing)
-        self._plans = self._plan(law, self._prices, 0)
-        return torch.from_numpy(self._plans > 0)
+        self._plans = self._plan(self._steps.before(self._known), self._prices, 0)
+        return _answers([plan > 0 for plan in self._plans])
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         depth = tree.num_levels
-        log_probs, token_ids = tree.log_probs.cpu().numpy(), tree.token_ids.cpu().numpy()
         path = None if len(tree) == depth else _best_path(tree, frontier)
-        if path is not None:
-            log_probs = np.take_along_axis(log_probs, path, axis=1)
-            token_ids = np.take_along_axis(token_ids, path, axis=1)
-        is_asked = (self._plans <= depth) | (log_probs[:, -1] < SURPRISE)
-        if is_asked.any():
-            self._ask(is_asked.nonzero()[0], log_probs, token_ids)
-        goes_on = torch.from_numpy(self._plans > depth)
-        if goes_on.device != frontier.device:
+        log_probs = _along(tree.log_probs, path)
+        last = zip(self._plans, log_probs[:, -1].tolist(), strict=True)
+        asked = [
+            row
+            for row, (plan, said) in enumerate(last)
+            if plan != STOP and (plan <= depth or said < SURPRISE)
+        ]
+        if asked:
+            self._ask(asked, log_probs, _along(tree.token_ids, path))
+        goes_on = _answers([plan > depth for plan in self._plans])
+        if not frontier.is_cpu:
             goes_on = goes_on.to(frontier.device)
-        return goes_on.unsqueeze(1).expand(frontier.shape)
+        return goes_on.unsqueeze(1).expand_as(frontier)
 
-    def _ask(self, rows: Ints, log_probs: Floats, token_ids: Ints) -> None:
+    def _ask(self, asked: list[int], log_probs: Values, token_ids: Values) -> None:
         """Plans some of the rounds anew, now that [P, N] are drafted."""
-        known, prices = self._encoded, self._prices
-        if len(rows) < len(prices):
-            known, prices = known.take(rows), [prices[row] for row in rows]
-            log_probs, token_ids = log_probs[rows], token_ids[rows]
-        law = self._steps.after(known, log_probs, token_ids)
-        self._plans[rows] = self._plan(law, prices, log_probs.shape[1])
+        known, prices = self._known, self._prices
+        if len(asked) < len(prices):
+            known, prices = known.take(asked), [prices[row] for row in asked]
+            log_probs, token_ids = log_probs[asked], token_ids[asked]
+        laws = self._steps.after(known, log_probs.tolist(), token_ids.tolist())
+        plans = self._plan(laws, prices, log_probs.shape[1])
+        for row, plan in zip(asked, plans, strict=True):
+            self._plans[row] = plan
 
-    def _plan(self, law: Law, prices: list[list[float]], depth: int) -> Ints:
-        """[P] how far to draft by what is known at `depth`: no further than there, to stop."""
+    def _plan(self, laws: list[Law], prices: list[list[float]], depth: int) -> list[int]:
+        """[P] how far to draft by what is known at `depth`; `STOP`: no further."""
         worth = self.rate * self.patience
         longest, horizon = self.predictor.k_max, self.predictor.horizon
         plans = []
-        rounds = zip(law.survival.tolist(), law.ahead.tolist(), prices, strict=True)
-        for alive, ahead, seconds in rounds:  # plain numbers: arrays so small take longer
-            best, plan, tokens = 0.0, depth, 0.0
+        for (alive, ahead), seconds in zip(laws, prices, strict=True):
+            best, plan, tokens = 0.0, STOP, 0.0
             for length in range(depth + 1, longest + 1):
                 # Beyond the horizon it goes on as at its end.
                 alive *= ahead[min(length - depth, horizon) - 1]
@@ -134,14 +143,14 @@ class CostAware(StopRule):
                 if gain > best:
                     best, plan = gain, length
             plans.append(plan)
-        return np.array(plans)
+        return plans
 
     def _prices_at(self, context: int) -> list[float]:
         """Seconds of rounds that draft 0 to K tokens."""
         bucket = context // BUCKET
-        if bucket not in self._known:
-            self._known[bucket] = self._price(bucket * BUCKET + BUCKET // 2)
-        return self._known[bucket]
+        if bucket not in self._priced:
+            self._priced[bucket] = self._price(bucket * BUCKET + BUCKET // 2)
+        return self._priced[bucket]
 
     def _price(self, context: int) -> list[float]:
         lengths = torch.arange(self.predictor.k_max + 1)
@@ -163,7 +172,18 @@ class CostAware(StopRule):
         return float((emitted / self._prices_at(2 * BUCKET)).max())
 
 
-def _best_path(tree: DraftTree, frontier: Tensor) -> Ints:
+def _along(values: Tensor, path: Values | None) -> Values:
+    """Of each node [P, nodes], or of those on a path [P, N] alone."""
+    found: Values = values.cpu().numpy()
+    return found if path is None else np.take_along_axis(found, path, axis=1)
+
+
+def _answers(said: list[bool]) -> Tensor:
+    """[P]."""
+    return ONE[said[0]] if len(said) == 1 else torch.tensor(said)
+
+
+def _best_path(tree: DraftTree, frontier: Tensor) -> Values:
     """The nodes from the first level down to the likeliest frontier node, [P, levels]."""
     rows, parents = frontier.cpu().numpy(), tree.parents.cpu().numpy()
     scores = np.take_along_axis(tree.path_log_probs.cpu().numpy(), rows, axis=1)

@@ -39,13 +39,19 @@ class Shape(Policy):
     def plan(self, context: Context) -> Budget:
         budget = self.limits(context)
         is_worth = None if self.stop is None else self.stop.begin(context)
-        return budget if is_worth is None else replace(budget, depth=budget.depth * is_worth)
+        if is_worth is None or (len(is_worth) == 1 and bool(is_worth)):
+            return budget
+        return replace(budget, depth=budget.depth * is_worth)
 
     def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         num_children = self.children(tree, frontier, budget)
         if self.stop is None or len(tree) == 0:
             return num_children
-        return num_children * self.stop.go_on(tree, frontier)
+        is_open = self.stop.go_on(tree, frontier)
+        # A text's chain is asked about after every token, and going on is the usual answer.
+        if is_open.numel() == 1 and is_open.is_cpu and is_open.item():
+            return num_children
+        return num_children * is_open
 
     def check(self, identify: Identify) -> None:
         if self.stop is not None:

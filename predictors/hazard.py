@@ -14,7 +14,7 @@ draft goes along with what followed the last time (`predictors.repeats`); no thr
 rounding.
 
 It is small, because it is asked between draft forwards: the context is encoded once a round, a
-token costs two layers of `hidden_size`.
+token costs one layer of `hidden_size`.
 
 Shapes: B rounds, K tokens of a chain, M tokens looked ahead, S scalars, V vocabulary,
 H hidden size.
@@ -37,6 +37,8 @@ from predictors.token_table import TokenTable
 
 LEAST_LOG_PROB, LEAST_PATH_LOG_PROB = -12.0, -20.0
 NUM_SCALARS = 8
+LONG = (8, 16, 40)
+"""Matches of more tokens are told apart: what a text says a second time may be a loop."""
 
 
 class Hazard(TrainedPredictor):
@@ -70,11 +72,11 @@ class Hazard(TrainedPredictor):
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         size = self.hidden_size
         self.context = ContextLayer(models, size, embedding, use_embedding=False, use_pending=True)
+        self.matched = nn.Linear(1 + len(LONG), size, bias=False)
         self.mix = nn.Linear(size, size)
         self.scale = Standardize(NUM_SCALARS)
         self.step = nn.Linear(NUM_SCALARS, size)
         self.token = TokenTable(models.vocab_size, size, embedding)
-        self.inner = nn.Linear(size, size)
         self.last = nn.Linear(size, 1 + self.horizon)
         # How often a round accepts so many tokens: what a fixed chain would emit.
         self.register_buffer("num_accepted", torch.zeros(self.k_max + 1))
@@ -83,15 +85,14 @@ class Hazard(TrainedPredictor):
         """One a position: its chain, and what became of it."""
         chains = read_chains(trace, self.k_max)
         rows = torch.arange(len(trace.positions))
-        recent = trace.positions.recent(rows, WINDOW)
-        lengths, following = map(torch.from_numpy, repeats(recent.numpy(), self.k_max))
+        found = repeats(trace.positions.recent(rows, WINDOW), self.k_max)
         columns = {
             "draft_token_ids": chains.token_ids,
             "log_probs": chains.log_probs,
             "accepted": chains.accepted,
             "num_known": chains.num_known,
-            "repeated": lengths,
-            "following": following,
+            "repeated": torch.tensor([repeat.length for repeat in found]),
+            "following": torch.tensor([repeat.following for repeat in found]),
             "is_entered": _entered(trace, chains.lengths),
         }
         return Examples(rows, columns)
@@ -106,8 +107,8 @@ class Hazard(TrainedPredictor):
 
     def encode(self, batch: Batch) -> Tensor:
         """What steps need of the context, [B, H]."""
-        context = F.relu(F.dropout(self.context(batch), self.dropout, self.training))
-        mixed: Tensor = self.mix(context)
+        context = self.context(batch) + self.matched(matched_scalars(batch["repeated"]))
+        mixed: Tensor = self.mix(F.relu(F.dropout(context, self.dropout, self.training)))
         return mixed
 
     def forward(self, batch: Batch) -> Tensor:
@@ -120,9 +121,7 @@ class Hazard(TrainedPredictor):
         hidden = hidden + self.encode(batch).unsqueeze(1)
         said = self.token(batch["draft_token_ids"])
         said = F.pad(F.dropout(said, self.dropout, self.training), (0, 0, 1, 0))
-        hidden = F.relu(hidden + said)
-        hidden = hidden + F.relu(self.inner(hidden))
-        odds: Tensor = self.last(hidden)
+        odds: Tensor = self.last(F.relu(hidden + said))
         return odds
 
     def loss(self, batch: Batch) -> Tensor:
@@ -175,6 +174,12 @@ def chain_scalars(batch: Batch) -> Tensor:
     columns = (own, path, own.exp(), path.exp(), goes_along, goes_along * matched)
     depths = depth_scalars(own.shape[1]).to(own.device).expand(len(own), -1, -1)
     return torch.cat((torch.stack(columns, dim=-1), depths), dim=-1)
+
+
+def matched_scalars(lengths: Tensor) -> Tensor:
+    """Of how long a match a text ends with, [...]: [..., 1 + thresholds]."""
+    is_long = lengths.unsqueeze(-1) > torch.tensor(LONG, device=lengths.device)
+    return torch.cat((lengths.float().log1p().unsqueeze(-1), is_long.float()), dim=-1)
 
 
 def depth_scalars(num_places: int) -> Tensor:

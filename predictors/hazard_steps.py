@@ -1,46 +1,47 @@
-"""A trained `Hazard` in NumPy: asked between draft forwards, it must take microseconds.
+"""A trained `Hazard` as arrays: asked between draft forwards, it must take microseconds.
 
-For one text at a time calls into torch would cost more than the arithmetic, and between two
-forwards every call costs twice what it does in a loop: so calls are few, and a draft is judged as a
-whole when it is asked about, not token by token.
+Between two forwards every call, into NumPy or torch, costs some 5 microseconds whatever its size,
+two to four times what it does in a loop, since the forwards clear the caches. So calls are few: a
+draft is judged as a whole when it is asked about, and what are a few numbers a token is plain
+Python.
 Shapes: P rounds, K tokens of the longest chain, N drafted tokens, M tokens looked ahead, S scalars,
-V vocabulary, D feature size, H hidden size, W tokens looked back.
+V vocabulary, D feature size, H hidden size and one more, which is always 1 and carries biases.
 """
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor, nn
 
 from predictors.context_network import Standardize
-from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, Hazard, depth_scalars
-from predictors.repeats import repeats
-from predictors.token_table import TokenTable
+from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, Hazard, matched_scalars
+from predictors.repeats import MOST, Repeat, repeats
 
 Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
+class Known:
     """What is known before rounds."""
 
-    places: Floats  # [P, K + 1, H] the context, and where in a chain a token stands
-    following: Ints  # [P, K] what followed where the text's end has been said before
-    is_repeated: Floats  # [P, 2] 1 where it has been, and the logarithm of how long a match
+    contexts: Floats  # [P, H]
+    repeats: list[Repeat]  # [P]
 
-    def take(self, rows: Ints) -> "Encoded":
+    def take(self, rows: Sequence[int]) -> "Known":
         """Some of the rounds."""
-        return Encoded(self.places[rows], self.following[rows], self.is_repeated[rows])
+        return Known(self.contexts[rows], [self.repeats[row] for row in rows])
 
 
-@dataclass(frozen=True, slots=True)
-class Law:
-    """What is known of chains after some of their tokens."""
+class Law(NamedTuple):
+    """What is known of a chain after some of its tokens."""
 
-    survival: Floats  # [P] the probability that all drafted tokens are accepted
-    ahead: Floats  # [P, M] of each of the next tokens, given that all before it are
+    survival: float  # the probability that all drafted tokens are accepted
+    ahead: list[float]  # [M] of each of the next tokens, given that all before it are
 
 
 class HazardSteps:
@@ -54,73 +55,81 @@ class HazardSteps:
         context = predictor.context
         assert context.pending is not None
         self._num_tokens = predictor.k_max
-        self._feature = _folded(context.scale, context.feature)
-        self._pending = _table(context.pending)
-        self._mix = _layer(predictor.mix)
-        weight, bias = _folded(predictor.scale, predictor.step)
-        depths = depth_scalars(predictor.k_max + 1).numpy()
-        self._step = weight[: -depths.shape[1]]
-        self._depths = depths @ weight[-depths.shape[1] :] + bias
-        self._token = _table(predictor.token)
-        self._inner = _layer(predictor.inner)
-        weight, bias = _layer(predictor.last)
-        self._last = -weight, -bias  # odds against
+        weight, bias = _folded(context.scale, context.feature)
+        self._feature = _wider(weight)
+        self._pending = _wider(_array(context.pending.to_table()) + bias, one=1)
+        step, step_bias = _folded(predictor.scale, predictor.step)
+        self._step = _wider(step)
+        matched = matched_scalars(torch.arange(MOST + 1))
+        self._matched = _wider(_array(predictor.matched(matched)))
+        mix = predictor.mix
+        self._mix = _wider(np.vstack((_array(mix.weight).T, _array(mix.bias) + step_bias)))
+        self._mix[-1, -1] = 1
+        self._token = _wider(_array(predictor.token.to_table()))
+        last = predictor.last
+        self._last = -np.vstack((_array(last.weight).T, _array(last.bias)))  # odds against
+        self._first = np.array([_first(length) for length in range(MOST + 1)]) @ self._step
 
-    def begin(self, features: Tensor, token_ids: Tensor, recent: Tensor) -> Encoded:
-        """Encodes features [P, D], pending tokens [P] and the last tokens of texts [P, W].
+    def begin(self, features: Tensor, token_ids: Tensor, recent: Sequence[Sequence[int]]) -> Known:
+        """Encodes features [P, D], pending tokens [P] and the last tokens of texts [P]."""
+        hidden = features.float().cpu().numpy() @ self._feature
+        hidden += self._pending[token_ids.tolist()]
+        found = repeats(recent, self._num_tokens)
+        hidden += self._matched[[repeat.length for repeat in found]]
+        contexts = np.maximum(hidden, 0, out=hidden) @ self._mix
+        return Known(contexts, found)
+
+    def before(self, known: Known) -> list[Law]:
+        """What is known before anything is drafted.
 
         Raises:
-            ValueError: features are NaN or infinite.
+            ValueError: features were NaN or infinite.
         """
-        weight, bias = self._feature
-        hidden = features.float().cpu().numpy() @ weight + bias
-        if not np.isfinite(hidden).all():
+        hidden = self._first[[repeat.length for repeat in known.repeats]]
+        hidden += known.contexts
+        odds = (np.maximum(hidden, 0, out=hidden) @ self._last).tolist()
+        if not math.isfinite(sum(map(sum, odds))):
             raise ValueError("features must be finite, got NaN or infinity")
-        hidden = np.maximum(hidden + self._pending[token_ids.cpu().numpy()], 0)
-        weight, bias = self._mix
-        hidden = hidden @ weight + bias
-        lengths, following = repeats(recent.numpy(), self._num_tokens)
-        is_repeated = np.stack((lengths > 0, np.log1p(lengths)), axis=1, dtype=np.float32)
-        return Encoded(hidden[:, None] + self._depths, following, is_repeated)
+        return [Law(1.0, [_chance(odd) for odd in row[1:]]) for row in odds]
 
-    def after(self, known: Encoded, log_probs: Floats, token_ids: Ints) -> Law:
-        """What is known after drafted tokens, [P, N] each."""
-        num_tokens = log_probs.shape[1]
-        scalars = self._scalars(known, log_probs, token_ids)
-        hidden = scalars @ self._step
-        hidden += known.places[:, : num_tokens + 1]
-        hidden[:, 1:] += self._token[token_ids]
-        np.maximum(hidden, 0, out=hidden)
-        weight, bias = self._inner
-        more = hidden @ weight
-        more += bias
-        hidden += np.maximum(more, 0, out=more)
-        weight, bias = self._last
-        odds = hidden @ weight
-        odds += bias
-        np.exp(odds, out=odds)
-        odds += 1
-        found: Floats = np.reciprocal(odds, out=odds)
-        return Law(np.multiply.reduce(found[:, 1:, 0], axis=1), found[:, -1, 1:])
-
-    def _scalars(self, known: Encoded, log_probs: Floats, token_ids: Ints) -> Floats:
-        """`chain_scalars` up to those of depth, [P, N + 1, S]."""
-        num_rounds, num_tokens = log_probs.shape
-        scalars = np.zeros((num_rounds, num_tokens + 1, len(self._step)), np.float32)
-        own, path = scalars[:, 1:, 0], scalars[:, 1:, 1]
-        np.maximum(log_probs, LEAST_LOG_PROB, out=own)
-        np.add.accumulate(own, axis=1, out=path)
-        np.maximum(path, LEAST_PATH_LOG_PROB, out=path)
-        np.exp(scalars[:, :, :2], out=scalars[:, :, 2:4])
-        goes_along = scalars[:, :, 4:]
-        goes_along[:, 0] = 1
-        said = token_ids == known.following[:, :num_tokens]
-        np.multiply.accumulate(said[:, :, None], axis=1, out=goes_along[:, 1:])
-        goes_along *= known.is_repeated[:, None]
-        return scalars
+    def after(
+        self, known: Known, log_probs: Sequence[list[float]], token_ids: Sequence[list[int]]
+    ) -> list[Law]:
+        """What is known after drafted tokens, [P][N] each, at least one."""
+        chains = zip(known.repeats, log_probs, token_ids, strict=True)
+        scalars = [list(_scalars(repeat, said, ids)) for repeat, said, ids in chains]
+        hidden = np.array(scalars, np.float32) @ self._step
+        hidden += known.contexts[:, None]
+        hidden += self._token[token_ids]
+        odds = (np.maximum(hidden, 0, out=hidden) @ self._last).tolist()
+        laws = []
+        for row in odds:
+            survival = math.prod([_chance(place[0]) for place in row])
+            laws.append(Law(survival, [_chance(odd) for odd in row[-1][1:]]))
+        return laws
 
 
-Layer = tuple[Floats, Floats]
+def _first(length: int) -> list[float]:
+    """`chain_scalars` where nothing is drafted, after a match of this length, [S]."""
+    return [0, 0, 1, 1, min(length, 1), math.log1p(length), 0, 0]
+
+
+def _scalars(
+    repeat: Repeat, log_probs: Sequence[float], token_ids: Sequence[int]
+) -> Iterator[list[float]]:
+    """`chain_scalars` of the tokens of one chain, [N, S]."""
+    goes_along, matched, path = min(repeat.length, 1), math.log1p(repeat.length), 0.0
+    told = zip(log_probs, token_ids, repeat.following, strict=False)
+    for depth, (log_prob, token_id, expected) in enumerate(told, 1):
+        own = max(log_prob, LEAST_LOG_PROB)
+        path = max(path + own, LEAST_PATH_LOG_PROB)
+        goes_along = goes_along if token_id == expected else 0
+        chances = math.exp(own), math.exp(path)
+        yield [own, path, *chances, goes_along, goes_along * matched, depth, math.sqrt(depth)]
+
+
+def _chance(odds_against: float) -> float:
+    return 1 / (1 + math.exp(min(odds_against, 700.0)))  # beyond it overflows
 
 
 def _array(values: Tensor) -> Floats:
@@ -128,18 +137,13 @@ def _array(values: Tensor) -> Floats:
     return found
 
 
-def _layer(layer: nn.Linear) -> Layer:
-    """Weight [in, out] and bias [out]."""
-    return np.ascontiguousarray(_array(layer.weight).T), _array(layer.bias)
-
-
-def _folded(scale: Standardize, layer: nn.Linear) -> Layer:
-    """A layer that takes what `scale` would be given."""
-    weight, bias = _layer(layer)
+def _folded(scale: Standardize, layer: nn.Linear) -> tuple[Floats, Floats]:
+    """Weight [in, out] and bias [out] of a layer that takes what `scale` would be given."""
     mean, deviation = _array(scale.get_buffer("mean")), _array(scale.get_buffer("deviation"))
-    weight = weight / deviation[:, None]
-    return weight, bias - mean @ weight
+    weight = _array(layer.weight).T / deviation[:, None]
+    return weight, _array(layer.bias) - mean @ weight
 
 
-def _table(table: TokenTable) -> Floats:
-    return _array(table.to_table())
+def _wider(rows: Floats, one: int = 0) -> Floats:
+    """Rows [.., H - 1] with a last column of `one` each."""
+    return np.pad(rows, ((0, 0), (0, 1)), constant_values=one)

@@ -6,11 +6,11 @@ Differs from them: nothing is drafted from here. A draft model's own tokens that
 more likely to be accepted, the more so the longer the match: what a predictor may know.
 
 A text is searched as a string, a character a token, which is what takes the least time.
-Shapes: P texts, W tokens looked back, K tokens of a continuation.
+Shapes: P texts, K tokens of a continuation.
 """
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 WINDOW = 256
 """Tokens looked back."""
@@ -18,45 +18,35 @@ MOST = 64
 """Longer matches are as good as this."""
 LEAST = 2
 """Shorter matches are none."""
-NUM_CHARACTERS = 0x110000
-
-Ints = npt.NDArray[np.int64]
 
 
-def repeats(recent: Ints, num_tokens: int) -> tuple[Ints, Ints]:
+class Repeat(NamedTuple):
+    """The longest suffix of a text that occurs in it before."""
+
+    length: int  # 0: there is none
+    following: list[int]  # [K] what followed there; -1 where there is none
+
+
+def repeats(texts: Iterable[Sequence[int]], num_tokens: int) -> list[Repeat]:
     """The longest suffix of each text that occurs in it before, and what followed there.
 
     Of several occurrences the latest counts; it may overlap the suffix, as in a text that loops,
     and the continuation then goes round.
 
     Args:
-        recent: [P, W] the last tokens of each text, -1 before its beginning.
+        texts: [P] the last tokens of each.
         num_tokens: K.
-
-    Returns:
-        lengths of the matches [P], 0: none; and continuations [P, K], -1 where there is no match.
     """
-    lengths = np.zeros(len(recent), np.int64)
-    following = np.full((len(recent), num_tokens), -1)
-    for row, codes in enumerate(_texts(recent)):
-        length, lag = _longest(codes)
-        if length >= LEAST:
-            lengths[row] = length
-            period = recent[row, -lag:][:num_tokens]
-            if len(period) < num_tokens:
-                period = np.resize(period, num_tokens)
-            following[row] = period
-    return lengths, following
-
-
-def _texts(recent: Ints) -> list[str]:
-    characters = (recent % NUM_CHARACTERS).astype("<u4")  # -1 becomes one that is no token
-    width = 4 * recent.shape[1]
-    whole = characters.tobytes()
-    return [
-        whole[start : start + width].decode("utf-32-le", "surrogatepass")
-        for start in range(0, len(whole), width)
-    ]
+    found = []
+    for token_ids in texts:
+        text = "".join(map(chr, token_ids))
+        length, lag = _longest(text)
+        if length < LEAST:
+            found.append(Repeat(0, [-1] * num_tokens))
+        else:
+            around = text[-lag:] * (1 + num_tokens // lag)
+            found.append(Repeat(length, [*map(ord, around[:num_tokens])]))
+    return found
 
 
 def _longest(text: str) -> tuple[int, int]:

@@ -113,8 +113,8 @@ class ToyTexts:
             recent=self._recent,
         )
 
-    def _recent(self, count: int) -> Tensor:
-        return torch.tensor([([-1] * count + text)[-count:] for text in self._text_ids])
+    def _recent(self, count: int) -> list[list[int]]:
+        return [text[-count:] for text in self._text_ids]
 
     def round(self, policy: Policy, number: int) -> list[ToyRound]:
         """One round of every text."""

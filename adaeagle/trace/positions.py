@@ -65,11 +65,16 @@ class Positions:
             recent=partial(self.recent, rows),
         )
 
-    def recent(self, rows: Tensor, count: int) -> Tensor:
-        """The last tokens up to the pending one: [P, count] int64, -1 before the prompt."""
-        back = torch.arange(count - 1, -1, -1)
-        found = self._token_ids[(self._pending[rows].unsqueeze(1) - back).clamp(min=0)]
-        return found.masked_fill(self.num_tokens[rows].unsqueeze(1) <= back, -1)
+    def recent(self, rows: Tensor, count: int) -> list[list[int]]:
+        """The last tokens of prompt and text up to the pending one, at most so many: [P]."""
+        ends = (self._pending[rows] + 1).tolist()
+        counts = self.num_tokens[rows].clamp(max=count).tolist()
+        return [self._all_ids[e - n : e] for e, n in zip(ends, counts, strict=True)]
+
+    @cached_property
+    def _all_ids(self) -> list[int]:
+        found: list[int] = self._token_ids.tolist()
+        return found
 
     def following(self, rows: Tensor, count: int) -> Tensor:
         """The text's next tokens: [P, count] int64, -1 beyond its end."""

@@ -209,7 +209,7 @@ class Recorder(Policy):
     def plan(self, context: Context) -> Budget:
         assert context.recent is not None
         self.contexts.append(context)
-        self.recents.append(context.recent(30).tolist())
+        self.recents.append(context.recent(30))
         return Budget(depth=self.depths[context.round % len(self.depths)])
 
     def observe(self, outcome: Outcome) -> None:
@@ -233,7 +233,7 @@ def test_what_a_policy_is_told(make_pair: MakePair, make_prompt: MakePrompt) -> 
         assert context.remaining.tolist() == [len(prompt) + LENGTH - place - 1]
         assert context.token_ids.tolist() == [text[place]]
         assert context.last_token_ids.tolist() == [text[place - 1]]
-        assert policy.recents[number] == [([-1] * 30 + text[: place + 1])[-30:]]
+        assert policy.recents[number] == [text[: place + 1][-30:]]
         assert outcome.num_emitted.tolist() == [record.num_emitted]
         assert outcome.depth.tolist() == [record.depth]
         assert outcome.accepted.sum(1).tolist() == outcome.num_accepted.tolist()

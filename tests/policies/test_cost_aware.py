@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
 import pytest
 import torch
 
@@ -16,7 +15,7 @@ from adaeagle.tree import DraftTree
 from policies import Chain
 from policies.cost_aware import CostAware
 from predictors.hazard import Hazard
-from predictors.hazard_steps import Encoded, Floats, Ints, Law
+from predictors.hazard_steps import Known, Law
 from predictors.predictor import About
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
@@ -36,14 +35,13 @@ def hazard(k_max: int = 4, horizon: int = 2) -> Hazard:
 def context(num_rounds: int = 1) -> Context:
     ids = torch.full((num_rounds,), 7)
     return Context(
-        0, ids + 9, ids + 99, ids, ids, torch.zeros(num_rounds, 6), lambda n: ids.repeat(n, 1).T
+        0, ids + 9, ids + 99, ids, ids, torch.zeros(num_rounds, 6), lambda n: [[7]] * num_rounds
     )
 
 
 def plan(rule: CostAware, survival: float, ahead: list[float]) -> int:
     """How far the rule would draft after one token, of this law."""
-    law = Law(np.array([survival], np.float32), np.array([ahead], np.float32))
-    return int(rule._plan(law, [rule._prices_at(100)], 1)[0])
+    return rule._plan([Law(survival, ahead)], [rule._prices_at(100)], 1)[0]
 
 
 def says(rule: CostAware, survival: float, ahead: list[float]) -> bool:
@@ -84,19 +82,21 @@ def test_it_asks_where_its_plan_ends_and_when_surprised(
     plans = iter([[3, 2, 9, 5], [3], [3, 8, 3]])
     asked: list[tuple[int, int]] = []
 
-    def after(known: Encoded, log_probs: Floats, token_ids: Ints) -> Law:
-        asked.append(log_probs.shape)
-        return Law(np.ones(len(log_probs), np.float32), np.ones((len(log_probs), 2), np.float32))
+    def after(known: Known, log_probs: list[list[float]], token_ids: object) -> list[Law]:
+        asked.append((len(log_probs), len(log_probs[0])))
+        assert len(known.contexts) == len(known.repeats) == len(log_probs)
+        return []
 
+    monkeypatch.setattr(rule._steps, "before", lambda known: [])
     monkeypatch.setattr(rule._steps, "after", after)
-    monkeypatch.setattr(rule, "_plan", lambda *_: np.array(next(plans)))
+    monkeypatch.setattr(rule, "_plan", lambda *_: next(plans))
     assert rule.begin(context(4)).tolist() == [True] * 4
     probs = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.2]]
     opens = []
     for depth in (1, 2, 3):
         chain = make_chain([row[:depth] for row in probs])
         opens.append(rule.go_on(chain, torch.full((4, 1), depth - 1))[:, 0].tolist())
-    assert asked == [(4, 0), (1, 2), (3, 3)]
+    assert asked == [(1, 2), (3, 3)]
     assert opens == [[True] * 4, [True] * 4, [False, True, True, False]]
 
 

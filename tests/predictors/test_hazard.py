@@ -1,6 +1,5 @@
 """The distributional predictor: its labels, and that both its forms say the same."""
 
-import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -35,8 +34,10 @@ def test_steps_say_what_the_network_says() -> None:
         "draft_token_ids": torch.randint(0, 50, (7, 5)),
     }
     # Texts that loop, of 1 to 7 tokens, and drafts that go along for so many of theirs.
-    recent = torch.stack([torch.arange(20) % period for period in range(1, 8)])
-    lengths, following = map(torch.from_numpy, repeats(recent.numpy(), 5))
+    recent = [[place % period for place in range(20)] for period in range(1, 8)]
+    found = repeats(recent, 5)
+    lengths = torch.tensor([repeat.length for repeat in found])
+    following = torch.tensor([repeat.following for repeat in found])
     assert lengths.tolist() == [19, 18, 17, 16, 15, 14, 13]
     goes_along = torch.arange(5) < torch.arange(7).unsqueeze(1)
     said = torch.where(goes_along, following, batch["draft_token_ids"])
@@ -44,15 +45,19 @@ def test_steps_say_what_the_network_says() -> None:
     expected = predictor(batch).detach().sigmoid()
     steps = HazardSteps(predictor)
     known = steps.begin(batch["features"], batch["token_ids"], recent)
-    log_probs, token_ids = batch["log_probs"].numpy(), said.numpy()
     for place in range(6):
-        law = steps.after(known, log_probs[:, :place], token_ids[:, :place])
-        survival = expected[:, 1 : place + 1, 0].prod(1)
-        torch.testing.assert_close(torch.from_numpy(law.survival), survival)
-        torch.testing.assert_close(torch.from_numpy(law.ahead), expected[:, place, 1:])
-    rows = np.array([4, 1])
-    some = steps.after(known.take(rows), log_probs[rows], token_ids[rows])
-    np.testing.assert_allclose(some.ahead, law.ahead[rows], rtol=1e-5)
+        log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
+        laws = steps.after(known, log_probs, token_ids) if place else steps.before(known)
+        survival = torch.tensor([law.survival for law in laws])
+        ahead = torch.tensor([law.ahead for law in laws])
+        torch.testing.assert_close(survival, expected[:, 1 : place + 1, 0].prod(1))
+        torch.testing.assert_close(ahead, expected[:, place, 1:])
+    rows = [4, 1]
+    some = steps.after(
+        known.take(rows), [log_probs[row] for row in rows], [token_ids[row] for row in rows]
+    )
+    for law, row in zip(some, rows, strict=True):
+        assert law.ahead == pytest.approx(laws[row].ahead)
 
 
 def test_labels_follow_the_text() -> None:
@@ -143,4 +148,4 @@ def test_features_that_are_no_numbers_are_refused() -> None:
     steps = HazardSteps(made(k_max=2))
     features = F.pad(torch.full((1, 1), torch.nan), (0, 5))
     with pytest.raises(ValueError, match="features must be finite"):
-        steps.begin(features, torch.tensor([1]), torch.tensor([[1, 2]]))
+        steps.before(steps.begin(features, torch.tensor([1]), [[1, 2]]))
