@@ -28,6 +28,7 @@ from experiments.confirm.leaderboard import Evidence, leaderboard, references
 from experiments.confirm.page import Page, render
 from experiments.confirm.tables import leaderboard_table
 from experiments.confirm.tuned import Tuned, read_sweeps
+from experiments.report.finished import read_run
 from experiments.run import open_folder
 
 PROMPTS = "prompts.jsonl"
@@ -133,6 +134,7 @@ def _prepare(settings: Settings) -> Confirmation:
             "threads": threads,
         },
         "trace_sha256": tuned.trace_sha256,
+        "cost_sha256": tuned.cost_sha256,
         "prompts_sha256": digest(prompts),
     }
     folder = open_folder("confirm", settings.out, identity)
@@ -167,7 +169,11 @@ def test_prompts(trace: TraceFolder) -> list[Prompt]:
 
 
 def _replayed(ready: Confirmation) -> tuple[list[PromptRecord], dict[str, Any]]:
-    """The test split replayed, with the oracles of the families."""
+    """The test split replayed, with the oracles of the families; once for a confirmation."""
+    path = ready.folder.path / "replay"
+    if (path / "results.json").is_file():
+        run = read_run(path)
+        return run.records, run.results
     settings = replaying.Settings(
         trace=ready.trace.path,
         policies=ready.tuned.policies,
@@ -175,7 +181,7 @@ def _replayed(ready: Confirmation) -> tuple[list[PromptRecord], dict[str, Any]]:
         split=TEST,
         device=ready.settings.device,
         threads=ready.threads,
-        out=ready.folder.path / "replay",
+        out=path,
     )
     return replaying.replay_policies(settings)
 

@@ -33,6 +33,7 @@ class Tuned:
     trace: Path
     trace_sha256: str
     cost: Path
+    cost_sha256: str
     sweeps: list[Path]
 
     @property
@@ -69,6 +70,7 @@ def read_sweeps(folders: Sequence[Path]) -> Tuned:
         Path(first["trace"]),
         first["identity"]["trace"],
         Path(folders[0]) / "cost.json",
+        first["identity"]["cost"],
         list(folders),
     )
 

@@ -110,8 +110,10 @@ def test_what_there_was_no_time_for_is_run_by_the_next_call(
     command = ("confirm", "sweep", "--out", "confirm")
     assert last_line(run(*command, "--seconds", 0.001))["num_prompts"] == 1
     first = results_of(home)["per_prompt"][0]
+    replayed = (home / "confirm" / "replay" / "results.json").read_bytes()
     assert last_line(run(*command))["num_prompts"] == 4
     assert results_of(home)["per_prompt"][0] == first
+    assert (home / "confirm" / "replay" / "results.json").read_bytes() == replayed
 
 
 def test_of_a_family_that_two_sweeps_searched_the_faster_counts(
