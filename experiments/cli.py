@@ -14,6 +14,7 @@ from experiments.commands import (
     compare,
     confirm,
     demo,
+    evaluate_predictor,
     export,
     generate,
     policies,
@@ -58,6 +59,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], str]] = {
     "policies": (policies.policies, policies.EXAMPLE),
     "train-head": (train_head.train_head, train_head.EXAMPLE),
     "train-predictor": (train_predictor.train_predictor, train_predictor.EXAMPLE),
+    "evaluate-predictor": (evaluate_predictor.evaluate_predictor, evaluate_predictor.EXAMPLE),
 }
 for name, (command, example) in COMMANDS.items():
     app.command(name, epilog=example)(command)

@@ -62,6 +62,11 @@ class TraceExamples(Dataset[Batch]):
             batch["features"] = self._features(rows)
         return batch
 
+    @property
+    def text_numbers(self) -> Tensor:
+        """[M] int64, of the text that each example belongs to."""
+        return self._text_of[self._examples.rows]
+
     def whole(self) -> Batch:
         """All examples as one batch."""
         return self.__getitems__(range(len(self)))

@@ -1,0 +1,63 @@
+"""`adaeagle evaluate-predictor`: a predictor in its own terms, and in tokens a second."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from experiments.commands import options
+
+EXAMPLE = """Example:
+
+adaeagle trace --out runs/trace && adaeagle profile --out runs/profile
+
+adaeagle evaluate-predictor mini/specdec_pp --trace runs/trace --cost runs/profile/cost.json
+
+The folder gets results.json, pictures, and replay/ with the policies' own results."""
+
+
+def evaluate_predictor(
+    predictor: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of `adaeagle train-predictor`, or a bundled one such as mini/ldlp.",
+            metavar="PREDICTOR",
+        ),
+    ],
+    trace: Annotated[Path, typer.Option(help="Folder of a trace of the same models.")],
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Policies to replay. Default: those that ask predictors of its kind, with "
+            "thresholds as they are when not given.",
+            metavar="SPEC SPEC ...",
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(help="Which prompts: test, tune, or all; train-predictor reads tune's."),
+    ] = "test",
+    cost: Annotated[
+        Path | None,
+        typer.Option(
+            help="Cost table of the machine that is asked about, from `adaeagle profile`. "
+            "Default: cost.json in the folder of the trace.",
+        ),
+    ] = None,
+    threads: options.Threads = None,
+    out: options.Out = None,
+    as_json: options.Json = False,
+) -> None:
+    """Judge a predictor on a trace: calibration, AUC, lengths, and what policies make of it."""
+    from experiments import evaluation
+
+    settings = evaluation.Settings(
+        predictor=predictor,
+        trace=trace,
+        policies=policies,
+        split=split,
+        cost=cost,
+        threads=threads,
+        out=out,
+    )
+    evaluation.evaluate(settings, as_json=as_json)
