@@ -68,7 +68,7 @@ class Settings:
     sampling: str = "rejection"
     seed: int = 0
     calibration: bool = False
-    seconds: float | None = None  # after which no other prompt is begun
+    seconds: float | None = None  # in which to stay, at the price of prompts
     out: Path | None = None
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -94,7 +95,8 @@ def finish(
         num_prompts: of the whole run.
         rest: gives the records that are missing beside those that are there.
         description: what the bar counts.
-        seconds: after which no other prompt is begun; None: all are run.
+        seconds: in which to stay: no prompt is begun that would end too late if it took as long as
+            the one before. None: all are run.
     """
     with argument("--out", str(folder.path), "a folder of this same run", (OSError, ValueError)):
         records = folder.records(kind)
@@ -109,7 +111,8 @@ def finish(
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    end = None if seconds is None else time.monotonic() + seconds
+    began = time.monotonic()
+    end = math.inf if seconds is None else began + seconds
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task(description, total=num_prompts, completed=len(records))
@@ -118,7 +121,8 @@ def finish(
                     folder.append(record)
                 records.append(record)
                 progress.advance(task)
-                if end is not None and time.monotonic() >= end:
+                before, began = began, time.monotonic()
+                if 2 * began - before > end:
                     break
     except KeyboardInterrupt:
         console.print(

@@ -45,7 +45,7 @@ class Settings:
     envelope: Sequence[str] = DEFAULT_ENVELOPE
     positions_at_once: int = 16
     prompts_per_shard: int = 4
-    seconds: float | None = None  # after which no other shard is begun, if each split has one
+    seconds: float | None = None  # in which to stay, as far as each split gets a shard
     processes: int = 1
     num_nodes: int = 1
 
@@ -175,7 +175,7 @@ class Job:
         with Progress(*columns, console=Console(stderr=True), disable=not is_shown) as progress:
             task = progress.add_task("", total=len(asked), completed=folder.num_recorded, rate=0)
             for number in todo:
-                texts = []
+                texts, begun = [], time.perf_counter()
                 for place, prompt_id in enumerate(self.manifest.shards[number].prompt_ids, 1):
                     answers = self.recorder.record(asked[prompt_id])
                     texts += answers
@@ -185,7 +185,8 @@ class Job:
                     progress.update(task, completed=folder.num_recorded + place, rate=rate)
                 with argument("--out", str(folder.path), "a folder with room", OSError):
                     folder.add(number, texts)
-                is_late = seconds is not None and time.perf_counter() - started >= seconds
+                now = time.perf_counter()
+                is_late = seconds is not None and 2 * now - begun - started > seconds
                 if is_late and self._has_all_splits(folder):
                     break
 

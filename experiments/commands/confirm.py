@@ -33,7 +33,7 @@ def confirm(
     seconds: Annotated[
         float | None,
         typer.Option(
-            help="Begin no other prompt after so long.",
+            help="Run as many prompts as so long allows.",
             parser=options.number,
             metavar="NUMBER",
             rich_help_panel=options.RUN,

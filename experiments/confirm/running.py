@@ -42,7 +42,7 @@ class Settings:
     sweeps: Sequence[Path]
     trace: Path | None = None  # None: where the sweeps read it
     limit: int | None = None  # prompts
-    seconds: float | None = None  # after which no other prompt is begun
+    seconds: float | None = None  # in which to stay, at the price of prompts
     device: str | None = None
     threads: int | None = None  # None: as many as the cost table was measured with
     out: Path | None = None
