@@ -88,6 +88,7 @@ class C2T(Shape):
 
     def _scores(self, tree: DraftTree) -> Tensor:
         """[P, N] log-probabilities, minus infinity for what is left out."""
-        found = self._paths.of(tree)
-        scores = torch.from_numpy(found).to(tree.parents.device)
+        scores = torch.from_numpy(self._paths.of(tree)).to(tree.parents.device)
+        if tree.is_dense and self.threshold == 0:
+            return scores
         return scores.masked_fill((scores < self._least) | ~tree.valid, -torch.inf)

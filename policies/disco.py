@@ -19,7 +19,6 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.path_scores import PathScores
 from predictors.acceptance import AcceptancePredictor
 from predictors.predictor import load_as
 
@@ -45,15 +44,14 @@ class Disco(StopRule):
         self.threshold = threshold
         self._least = math.log(threshold) - math.log1p(-threshold)
         self._odds = self.predictor.odds()
-        self._nodes = PathScores(self._odds.of)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
     def begin(self, context: Context) -> None:
-        self._nodes.clear()
         self._odds.begin(context)
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        is_open = self._nodes.at(tree, frontier) >= self._least
-        return torch.from_numpy(is_open).to(frontier.device)
+        start = len(tree) - frontier.shape[1]  # the latest forward's nodes, in whatever order
+        is_open = torch.from_numpy(self._odds.of(tree, start) >= self._least).to(frontier.device)
+        return is_open if frontier.shape[1] == 1 else is_open.gather(1, frontier - start)

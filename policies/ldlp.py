@@ -5,7 +5,7 @@ network tells from the target's last feature, rounded and clamped; see `predicto
 Differs from the paper: an optional offset; on trees, which the paper leaves for later, the length
 limits the depth; a length of 0 decodes plainly.
 
-Shapes: P rounds side by side, F frontier nodes.
+Shapes: P rounds side by side, F frontier nodes, K longest length.
 """
 
 from pathlib import Path
@@ -39,7 +39,9 @@ class LDLP(StopRule):
         self.predictor = load_as(LengthPredictor, predictor)  # type: ignore[type-abstract]
         self.offset = offset
         self._ask = self.predictor.asked()
-        self._lengths = np.zeros(1)  # [P] of this round
+        self._places = np.arange(self.predictor.k_max + 1)
+        # [P, K + 1] of this round, whether to go on after so many tokens.
+        self._is_open = torch.zeros(1, len(self._places), dtype=torch.bool)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
@@ -48,9 +50,14 @@ class LDLP(StopRule):
         lengths = self._ask(context)
         if not np.isfinite(lengths).all():
             raise ValueError("lengths, and features that they come from, must be finite, got NaN")
-        self._lengths = np.round(lengths + self.offset).clip(0, self.predictor.k_max)
-        return torch.from_numpy(self._lengths > 0)
+        lengths = np.round(lengths + self.offset)
+        # All of a round's answers at once: it is asked for them between draft forwards.
+        self._is_open = torch.from_numpy(lengths[:, None] > self._places)
+        self._is_open[:, -1] = False
+        is_worth = self._is_open[:, 0]
+        self._is_open = self._is_open.to(context.token_ids.device)
+        return is_worth
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        is_open = torch.from_numpy(self._lengths > tree.num_levels)
-        return is_open.to(frontier.device).unsqueeze(1).expand_as(frontier)
+        place = min(tree.num_levels, len(self._places) - 1)
+        return self._is_open[:, place : place + 1].expand_as(frontier)

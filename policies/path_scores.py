@@ -1,4 +1,4 @@
-"""Scores of the nodes of a growing tree, or of the paths to them, each node scored once.
+"""Scores of whole paths in a growing tree, each node scored once.
 
 Shapes: P rounds side by side, N drafted nodes, M of them new, F frontier nodes.
 """
@@ -20,13 +20,11 @@ class PathScores:
 
     Args:
         score: of new nodes.
-        join: makes the score of a path of its parent's path's and its last node's, that of no node
-            being 0; None: a path is scored as its last node is.
+        join: makes the score of a path of its parent's path's and its last node's; that of no node
+            is 0.
     """
 
-    def __init__(
-        self, score: Score, join: Callable[[Floats, Floats], Floats] | None = None
-    ) -> None:
+    def __init__(self, score: Score, join: Callable[[Floats, Floats], Floats]) -> None:
         self._score = score
         self._join = join
         self._scores: Floats | None = None
@@ -41,10 +39,8 @@ class PathScores:
             self._scores = np.zeros((tree.num_rounds, 1), dtype=np.float32)
         start = self._scores.shape[1] - 1
         if start < len(tree):
-            new = self._score(tree, start)
-            if self._join is not None:
-                parents = array(tree.parents)[:, start:] + 1
-                new = self._join(_at(self._scores, parents), new)
+            above = _at(self._scores, array(tree.parents)[:, start:] + 1)
+            new = self._join(above, self._score(tree, start))
             self._scores = np.concatenate((self._scores, new), axis=1)
         return self._scores[:, 1:]
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from adaeagle.policy import Context
 from adaeagle.tree import DraftTree
-from predictors.asking import NodeArrays, Odds
-from predictors.in_numpy import Blocks, FirstLayer, Floats, dense, folded, log_sigmoid, silu
+from predictors.asking import Odds
+from predictors.in_numpy import Blocks, FirstLayer, Floats, array, dense, folded, log_sigmoid, silu
 from predictors.nodes import LEAST_LOG_PROB
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class SpecDecPPOdds(Odds):
 
     def of(self, tree: DraftTree, start: int) -> Floats:
         weight, bias = self._first
-        hidden = _specdec_inputs(NodeArrays.of_tree(tree, start)) @ weight + bias
+        hidden = _specdec_inputs(tree, start) @ weight + bias
         if self._encoded is not None:
             hidden = hidden + self._encoded
         weight, bias = self._last
@@ -60,7 +60,7 @@ class DiscoOdds(Odds):
 
     def of(self, tree: DraftTree, start: int) -> Floats:
         weight, bias = self._first
-        hidden = silu(_disco_inputs(NodeArrays.of_tree(tree, start)) @ weight + bias)
+        hidden = silu(_disco_inputs(tree, start) @ weight + bias)
         weight, bias = self._last
         odds: Floats = (hidden @ weight + bias)[..., 0]
         return odds
@@ -79,41 +79,47 @@ class C2TScores:
     def of(self, tree: DraftTree, start: int) -> Floats:
         """The log-probability that nodes from row `start` on are accepted with all above them."""
         weight, bias = self._first
-        hidden = silu(_c2t_inputs(NodeArrays.of_tree(tree, start)) @ weight + bias)
+        hidden = silu(_c2t_inputs(tree, start) @ weight + bias)
         weight, bias = self._last
         return log_sigmoid((hidden @ weight + bias)[..., 0])
 
 
-def _specdec_inputs(nodes: NodeArrays) -> Floats:
+def _specdec_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.specdec_pp`."""
-    assert nodes.confidences is not None
-    inputs = np.empty((*nodes.depths.shape, 6 + nodes.confidences.shape[2]), dtype=np.float32)
-    inputs[..., 0] = np.exp(nodes.log_probs)
-    inputs[..., 1] = np.exp(nodes.path_log_probs)
-    inputs[..., 2] = np.maximum(nodes.log_probs, LEAST_LOG_PROB)
-    inputs[..., 3] = np.maximum(nodes.path_log_probs, LEAST_LOG_PROB)
-    inputs[..., 4] = nodes.entropies
-    inputs[..., 5] = nodes.depths
-    inputs[..., 6:] = np.exp(nodes.confidences)
+    assert tree.entropies is not None
+    assert tree.confidences is not None
+    log_probs, path = array(tree.log_probs)[:, start:], array(tree.path_log_probs)[:, start:]
+    confidences = array(tree.confidences)[:, start:]
+    inputs = np.empty((*log_probs.shape, 6 + confidences.shape[2]), dtype=np.float32)
+    inputs[..., 0] = np.exp(log_probs)
+    inputs[..., 1] = np.exp(path)
+    inputs[..., 2] = np.maximum(log_probs, LEAST_LOG_PROB)
+    inputs[..., 3] = np.maximum(path, LEAST_LOG_PROB)
+    inputs[..., 4] = array(tree.entropies)[:, start:]
+    inputs[..., 5] = array(tree.depths)[:, start:]
+    np.exp(confidences, out=inputs[..., 6:])
     return inputs
 
 
-def _disco_inputs(nodes: NodeArrays) -> Floats:
+def _disco_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.disco`."""
-    assert nodes.confidences is not None
-    num_confidences = nodes.confidences.shape[2]
-    inputs = np.empty((*nodes.depths.shape, num_confidences + 2), dtype=np.float32)
-    inputs[..., :num_confidences] = np.exp(nodes.confidences)
-    inputs[..., num_confidences] = nodes.entropies
-    inputs[..., num_confidences + 1] = nodes.depths
+    assert tree.entropies is not None
+    assert tree.confidences is not None
+    confidences = array(tree.confidences)[:, start:]
+    inputs = np.empty((*confidences.shape[:2], confidences.shape[2] + 2), dtype=np.float32)
+    np.exp(confidences, out=inputs[..., :-2])
+    inputs[..., -2] = array(tree.entropies)[:, start:]
+    inputs[..., -1] = array(tree.depths)[:, start:]
     return inputs
 
 
-def _c2t_inputs(nodes: NodeArrays) -> Floats:
+def _c2t_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.c2t`."""
-    inputs = np.empty((*nodes.depths.shape, 4), dtype=np.float32)
-    inputs[..., 0] = np.exp(nodes.path_log_probs)
-    inputs[..., 1] = np.maximum(nodes.path_log_probs, LEAST_LOG_PROB)
-    inputs[..., 2] = nodes.entropies
-    inputs[..., 3] = nodes.depths
+    assert tree.entropies is not None
+    path = array(tree.path_log_probs)[:, start:]
+    inputs = np.empty((*path.shape, 4), dtype=np.float32)
+    inputs[..., 0] = np.exp(path)
+    inputs[..., 1] = np.maximum(path, LEAST_LOG_PROB)
+    inputs[..., 2] = array(tree.entropies)[:, start:]
+    inputs[..., 3] = array(tree.depths)[:, start:]
     return inputs

@@ -1,10 +1,9 @@
 """How a rule asks a trained predictor of acceptance: once a round, and for each new node.
 
-Shapes: P rounds side by side, M new nodes of each, C choices of the draft.
+Shapes: P rounds side by side, M new nodes of each.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from adaeagle.policy import Context
 from adaeagle.tree import DraftTree
 from predictors.context_network import live_batch
-from predictors.in_numpy import Floats, Ints, array
+from predictors.in_numpy import Floats, array
 from predictors.nodes import Nodes
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ class Odds(ABC):
 
     @abstractmethod
     def of(self, tree: DraftTree, start: int) -> Floats:
-        """log(p / (1 - p)) of nodes from row `start` on, given that their parents are accepted."""
+        """log(p / (1 - p)) of nodes from row `start` on, [P, M], given that their parents are."""
 
 
 class TorchOdds(Odds):
@@ -52,26 +51,3 @@ class TorchOdds(Odds):
         rows = torch.arange(start, len(tree), device=tree.parents.device)
         nodes = Nodes.of_tree(tree, rows.expand(tree.num_rounds, -1))
         return array(self._predictor.log_odds(nodes, self._encoded))
-
-
-@dataclass(frozen=True, slots=True)
-class NodeArrays:
-    """As `predictors.nodes.Nodes`, in NumPy."""
-
-    log_probs: Floats  # [P, M]
-    path_log_probs: Floats  # [P, M]
-    entropies: Floats  # [P, M]
-    depths: Ints  # [P, M]
-    confidences: Floats | None  # [P, M, C]
-
-    @classmethod
-    def of_tree(cls, tree: DraftTree, start: int) -> "NodeArrays":
-        """Rows from `start` on of a tree whose policy needs entropies."""
-        assert tree.entropies is not None
-        return cls(
-            array(tree.log_probs)[:, start:],
-            array(tree.path_log_probs)[:, start:],
-            array(tree.entropies)[:, start:],
-            array(tree.depths)[:, start:],
-            None if tree.confidences is None else array(tree.confidences)[:, start:],
-        )
