@@ -11,7 +11,9 @@ measured. No threshold on what is worth drafting, and no rounding.
 
 It looks ahead: a token that is not worth its forward alone may lead to some that are. So it says
 how far to draft as far as is known now, and asks again when that is reached, or as soon as the
-draft is surprisingly unsure of a token: most draft forwards then cost no decision.
+draft is surprisingly unsure of a token: most draft forwards then cost no decision. The first tokens
+are drafted unasked, where the best fixed chain has as many: what they are says more than what is
+known before them.
 
 On trees the deepest likely path is looked at, at the prices of a chain: a level is drafted on from
 while its likeliest path, followed by best children, is worth it. `cost_aware_tree` knows better.
@@ -23,7 +25,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -39,6 +40,9 @@ from predictors.repeats import WINDOW
 
 BUCKET = 64
 """Contexts are priced in steps of so many tokens."""
+FIRST = 2
+"""Tokens drafted before it is first asked: chosen for `mini`, where asking earlier takes longer and
+recovers no more."""
 STOP = -1
 """The plan of a round that drafts no further."""
 SURPRISE = -1.0
@@ -46,10 +50,8 @@ SURPRISE = -1.0
 asking after every token recovers no more, and -2 a quarter less."""
 
 
-ONE = {answer: torch.tensor([answer]) for answer in (False, True)}
-"""Answers for one text, made once."""
-
-Values = npt.NDArray[Any]
+ONE = {answer: torch.tensor([[answer]]) for answer in (False, True)}
+"""Answers for one text's chain, made once."""
 
 
 class CostAware(StopRule):
@@ -81,7 +83,9 @@ class CostAware(StopRule):
         self.patience = patience
         self._steps = HazardSteps(self.predictor)
         self._priced: dict[int, list[float]] = {}  # by bucket of contexts
-        self.rate = rate or self._best_fixed_rate()
+        best_rate, best_length = self._best_fixed()
+        self.rate = rate or best_rate
+        self._first = min(FIRST, best_length)
         self._known: Known
         self._prices: list[list[float]] = []  # [P][K + 1] seconds of rounds of each length
         self._plans: list[int] = []  # [P] how far to draft before asking again
@@ -89,7 +93,7 @@ class CostAware(StopRule):
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
-    def begin(self, context: Context) -> Tensor:
+    def begin(self, context: Context) -> Tensor | None:
         if context.features is None or context.recent is None:
             lacks = "features" if context.features is None else "recent tokens"
             raise ValueError(f"cost_aware needs the target's {lacks}, got none")
@@ -97,34 +101,32 @@ class CostAware(StopRule):
         recent = context.recent(WINDOW)
         self._known = self._steps.begin(context.features, context.token_ids, recent)
         self._prices = [self._prices_at(tokens - 1) for tokens in context.num_tokens.tolist()]
-        self._plans = self._plan(self._steps.before(self._known), self._prices, 0)
-        return _answers([plan > 0 for plan in self._plans])
+        self._plans = [self._first] * len(self._prices)
+        return None if self._first else torch.zeros(len(self._prices), dtype=torch.bool)
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         depth = tree.num_levels
         path = None if len(tree) == depth else _best_path(tree, frontier)
         log_probs = _along(tree.log_probs, path)
-        last = zip(self._plans, log_probs[:, -1].tolist(), strict=True)
         asked = [
             row
-            for row, (plan, said) in enumerate(last)
-            if plan != STOP and (plan <= depth or said < SURPRISE)
+            for row, (plan, said) in enumerate(zip(self._plans, log_probs, strict=True))
+            if plan != STOP and (plan <= depth or said[-1] < SURPRISE)
         ]
         if asked:
             self._ask(asked, log_probs, _along(tree.token_ids, path))
-        goes_on = _answers([plan > depth for plan in self._plans])
-        if not frontier.is_cpu:
-            goes_on = goes_on.to(frontier.device)
-        return goes_on.unsqueeze(1).expand_as(frontier)
+        return _answer([plan > depth for plan in self._plans], frontier)
 
-    def _ask(self, asked: list[int], log_probs: Values, token_ids: Values) -> None:
-        """Plans some of the rounds anew, now that [P, N] are drafted."""
-        known, prices = self._known, self._prices
+    def _ask(
+        self, asked: list[int], log_probs: list[list[float]], token_ids: list[list[int]]
+    ) -> None:
+        """Plans some of the rounds anew, now that [P][N] are drafted."""
+        known, prices, depth = self._known, self._prices, len(log_probs[0])
         if len(asked) < len(prices):
             known, prices = known.take(asked), [prices[row] for row in asked]
-            log_probs, token_ids = log_probs[asked], token_ids[asked]
-        laws = self._steps.after(known, log_probs.tolist(), token_ids.tolist())
-        plans = self._plan(laws, prices, log_probs.shape[1])
+            log_probs = [log_probs[row] for row in asked]
+            token_ids = [token_ids[row] for row in asked]
+        plans = self._plan(self._steps.after(known, log_probs, token_ids), prices, depth)
         for row, plan in zip(asked, plans, strict=True):
             self._plans[row] = plan
 
@@ -164,33 +166,35 @@ class CostAware(StopRule):
         seconds: list[float] = self.cost.round_seconds(shapes).tolist()
         return seconds
 
-    def _best_fixed_rate(self) -> float:
-        """Tokens a second of the best chain of one length, where texts are as in training."""
+    def _best_fixed(self) -> tuple[float, int]:
+        """Tokens a second of the best chain of one length, and that, for texts as in training."""
         shares = self.predictor.get_buffer("num_accepted").double().numpy()
         at_least = shares[::-1].cumsum()[::-1][1:]  # [K] that so many are accepted, or more
         emitted = 1 + np.concatenate(([0.0], at_least.cumsum()))
-        return float((emitted / self._prices_at(2 * BUCKET)).max())
+        rates = emitted / self._prices_at(2 * BUCKET)
+        return float(rates.max()), int(rates.argmax())
 
 
-def _along(values: Tensor, path: Values | None) -> Values:
-    """Of each node [P, nodes], or of those on a path [P, N] alone."""
-    found: Values = values.cpu().numpy()
-    return found if path is None else np.take_along_axis(found, path, axis=1)
+def _along(values: Tensor, path: Tensor | None) -> list[list[Any]]:
+    """Of each node [P][nodes], or of those on a path [P, N] alone."""
+    found: list[list[Any]] = (values if path is None else values.gather(1, path)).tolist()
+    return found
 
 
-def _answers(said: list[bool]) -> Tensor:
-    """[P]."""
-    return ONE[said[0]] if len(said) == 1 else torch.tensor(said)
+def _answer(goes_on: list[bool], frontier: Tensor) -> Tensor:
+    """[P, F] the same of all nodes of a round."""
+    found = ONE[goes_on[0]] if len(goes_on) == 1 else torch.tensor(goes_on).unsqueeze(1)
+    if not frontier.is_cpu:
+        found = found.to(frontier.device)
+    return found if frontier.shape[1] == 1 else found.expand(frontier.shape)
 
 
-def _best_path(tree: DraftTree, frontier: Tensor) -> Values:
+def _best_path(tree: DraftTree, frontier: Tensor) -> Tensor:
     """The nodes from the first level down to the likeliest frontier node, [P, levels]."""
-    rows, parents = frontier.cpu().numpy(), tree.parents.cpu().numpy()
-    scores = np.take_along_axis(tree.path_log_probs.cpu().numpy(), rows, axis=1)
+    scores = tree.path_log_probs.gather(1, frontier)
     # Of equals the first of the tree, in whatever order they are given.
-    is_best = scores == scores.max(axis=1, keepdims=True)
-    node = np.where(is_best, rows, len(tree)).min(axis=1, keepdims=True)
-    path = [node]
+    is_best = scores == scores.amax(1, keepdim=True)
+    path = [frontier.masked_fill(~is_best, len(tree)).amin(1, keepdim=True)]
     for _ in range(tree.num_levels - 1):
-        path.append(np.maximum(np.take_along_axis(parents, path[-1], axis=1), 0))
-    return np.concatenate(path[::-1], axis=1)
+        path.append(tree.parents.gather(1, path[-1]).clamp(min=0))
+    return torch.cat(path[::-1], dim=1)

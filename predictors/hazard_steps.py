@@ -68,50 +68,37 @@ class HazardSteps:
         self._token = _wider(_array(predictor.token.to_table()))
         last = predictor.last
         self._last = -np.vstack((_array(last.weight).T, _array(last.bias)))  # odds against
-        self._first = np.array([_first(length) for length in range(MOST + 1)]) @ self._step
 
     def begin(self, features: Tensor, token_ids: Tensor, recent: Sequence[Sequence[int]]) -> Known:
         """Encodes features [P, D], pending tokens [P] and the last tokens of texts [P]."""
         hidden = features.float().cpu().numpy() @ self._feature
-        hidden += self._pending[token_ids.tolist()]
+        hidden += self._pending.take(token_ids.tolist(), axis=0)
         found = repeats(recent, self._num_tokens)
-        hidden += self._matched[[repeat.length for repeat in found]]
+        hidden += self._matched.take([repeat.length for repeat in found], axis=0)
         contexts = np.maximum(hidden, 0, out=hidden) @ self._mix
         return Known(contexts, found)
-
-    def before(self, known: Known) -> list[Law]:
-        """What is known before anything is drafted.
-
-        Raises:
-            ValueError: features were NaN or infinite.
-        """
-        hidden = self._first[[repeat.length for repeat in known.repeats]]
-        hidden += known.contexts
-        odds = (np.maximum(hidden, 0, out=hidden) @ self._last).tolist()
-        if not math.isfinite(sum(map(sum, odds))):
-            raise ValueError("features must be finite, got NaN or infinity")
-        return [Law(1.0, [_chance(odd) for odd in row[1:]]) for row in odds]
 
     def after(
         self, known: Known, log_probs: Sequence[list[float]], token_ids: Sequence[list[int]]
     ) -> list[Law]:
-        """What is known after drafted tokens, [P][N] each, at least one."""
+        """What is known after drafted tokens, [P][N] each, at least one.
+
+        Raises:
+            ValueError: features were NaN or infinite.
+        """
         chains = zip(known.repeats, log_probs, token_ids, strict=True)
         scalars = [list(_scalars(repeat, said, ids)) for repeat, said, ids in chains]
         hidden = np.array(scalars, np.float32) @ self._step
         hidden += known.contexts[:, None]
-        hidden += self._token[token_ids]
+        hidden += self._token.take(token_ids, axis=0)
         odds = (np.maximum(hidden, 0, out=hidden) @ self._last).tolist()
         laws = []
         for row in odds:
+            if not math.isfinite(sum(row[-1])):
+                raise ValueError("features must be finite, got NaN or infinity")
             survival = math.prod([_chance(place[0]) for place in row])
             laws.append(Law(survival, [_chance(odd) for odd in row[-1][1:]]))
         return laws
-
-
-def _first(length: int) -> list[float]:
-    """`chain_scalars` where nothing is drafted, after a match of this length, [S]."""
-    return [0, 0, 1, 1, min(length, 1), math.log1p(length), 0, 0]
 
 
 def _scalars(

@@ -13,7 +13,7 @@ from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree
 from policies import Chain
-from policies.cost_aware import CostAware
+from policies.cost_aware import STOP, CostAware
 from predictors.hazard import Hazard
 from predictors.hazard_steps import Known, Law
 from predictors.predictor import About
@@ -79,7 +79,7 @@ def test_it_asks_where_its_plan_ends_and_when_surprised(
 ) -> None:
     """Rounds side by side, each asked at places of its own, and at no others."""
     rule = CostAware(hazard(k_max=9), COST)
-    plans = iter([[3, 2, 9, 5], [3], [3, 8, 3]])
+    plans = iter([[3, 9, 8, 5], [3, 8, 3]])
     asked: list[tuple[int, int]] = []
 
     def after(known: Known, log_probs: list[list[float]], token_ids: object) -> list[Law]:
@@ -87,17 +87,30 @@ def test_it_asks_where_its_plan_ends_and_when_surprised(
         assert len(known.contexts) == len(known.repeats) == len(log_probs)
         return []
 
-    monkeypatch.setattr(rule._steps, "before", lambda known: [])
     monkeypatch.setattr(rule._steps, "after", after)
     monkeypatch.setattr(rule, "_plan", lambda *_: next(plans))
-    assert rule.begin(context(4)).tolist() == [True] * 4
-    probs = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.2]]
+    assert rule.begin(context(4)) is None
+    probs = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.2], [0.9, 0.9, 0.1]]
     opens = []
     for depth in (1, 2, 3):
         chain = make_chain([row[:depth] for row in probs])
         opens.append(rule.go_on(chain, torch.full((4, 1), depth - 1))[:, 0].tolist())
-    assert asked == [(1, 2), (3, 3)]
+    assert asked == [(4, 2), (3, 3)]
     assert opens == [[True] * 4, [True] * 4, [False, True, True, False]]
+
+
+def test_a_round_that_stops_is_not_asked_again(
+    make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = CostAware(hazard(k_max=9), COST)
+    rule.begin(context(2))
+    rule._plans = [1, 9]
+    monkeypatch.setattr(rule, "_plan", lambda *_: [STOP])
+    frontier = torch.zeros(2, 1, dtype=torch.int64)
+    assert rule.go_on(make_chain([[0.9]] * 2), frontier)[:, 0].tolist() == [False, True]
+    monkeypatch.setattr(rule, "_ask", None)
+    again = rule.go_on(make_chain([[0.9, 0.1], [0.9, 0.9]]), frontier + 1)
+    assert again[:, 0].tolist() == [False, True]
 
 
 def test_the_rate_is_the_best_fixed_chain_s() -> None:
@@ -105,13 +118,23 @@ def test_the_rate_is_the_best_fixed_chain_s() -> None:
     rule = CostAware(hazard(), COST)
     emitted = [1.0, 1.8, 2.4, 2.8, 3.0]
     assert rule.rate == pytest.approx(max(e / (10 + k) for k, e in enumerate(emitted)))
+    assert rule._first == 2
 
 
-def test_dear_drafts_are_not_begun_and_free_ones_never_end() -> None:
+def test_no_more_is_drafted_unasked_than_the_best_fixed_chain_has() -> None:
+    predictor = hazard()
+    predictor.get_buffer("num_accepted").copy_(torch.tensor([0.1, 0.9, 0.0, 0.0, 0.0]))
+    rule = CostAware(predictor, COST, rate=0.01)
+    assert (rule._first, rule.begin(context())) == (1, None)
+
+
+def test_dear_drafts_are_not_begun() -> None:
     dear = CostAware(hazard(), CostModel.linear(constant=0, draft=1e6, verify=1), rate=1.0)
-    assert dear.begin(context(3)).tolist() == [False] * 3
+    is_worth = dear.begin(context(3))
+    assert is_worth is not None
+    assert is_worth.tolist() == [False] * 3
     free = CostAware(hazard(), CostModel.linear(constant=0, draft=0.0, verify=1), rate=1.0)
-    assert free.begin(context(3)).tolist() == [True] * 3
+    assert free.begin(context(3)) is None
 
 
 @pytest.mark.parametrize("arguments", [{"rate": 0.0}, {"rate": -1.0}, {"patience": 0.0}])
@@ -159,4 +182,4 @@ def test_a_law_that_is_known_is_used_to_the_full() -> None:
 
     best_fixed = min(seconds(Chain(length=length)) for length in range(1, 9))
     ours = seconds(Chain(length=8, stop=CostAware(predictor, COST)))
-    assert ours < 0.93 * best_fixed
+    assert ours < 0.96 * best_fixed  # two tokens are drafted where none is accepted
