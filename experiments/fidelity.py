@@ -46,17 +46,18 @@ from adaeagle.replay import replay, texts_of, time_hooks
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
-from experiments.commands.demo import MAX_NEW_TOKENS, NUM_PROMPTS
+from experiments.commands.demo import LEARNED, MAX_NEW_TOKENS, NUM_PROMPTS
 from experiments.comparison import POLICIES as COMPARED
 from experiments.plot_style import colour_of, label, mark_of, png, tidy
 
 POLICIES = (
     *COMPARED,
+    *LEARNED,
     "chain(length=12, stop=entropy(threshold=1.0))",
     "hf_heuristic",
     "eagle2(depth=6, width=10, nodes=24, stop=confidence(threshold=0.05))",
 )
-"""What `compare` runs, and a rule that reads entropies, one that learns, one that prunes a tree."""
+"""What `demo` runs, and a rule that reads entropies, one that learns, one that prunes a tree."""
 
 CONTEXTS = (64, 160, 320)
 FEWEST = 3
