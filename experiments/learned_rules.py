@@ -54,8 +54,8 @@ GRIDS: dict[str, tuple[str, Sequence[float]]] = {
         f"ldlp_ddd({LDLP_DP}, offset=-2.0, log_threshold={{}})",
         (-0.6, -1.5, -3.0, -4.0),
     ),
-    "specdec_pp": ("specdec_pp(max_risk={})", (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)),
-    "disco": ("disco(threshold={})", (0.5, 0.6, 0.7, 0.8, 0.9)),
+    "specdec_pp": ("specdec_pp(max_risk={})", (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)),
+    "disco": ("disco(threshold={})", (0.6, 0.7, 0.8, 0.85, 0.9, 0.95)),
 }
 """Rules and their thresholds; on chains of 16 and on the best fixed tree, made deeper."""
 

@@ -13,8 +13,8 @@ An interrupted demo goes on where it was; a finished one is measured again."""
 THREADS = 1
 """Operations as small as this model's are slower on two threads than on one."""
 
-LEARNED = "cost_aware"
-"""With the bundled model's own predictor and cost table."""
+LEARNED = ("ldlp", "cost_aware")
+"""AdaEAGLE's own rule and ours, with the bundled model's predictors and cost table."""
 
 NUM_PROMPTS = 24
 MAX_NEW_TOKENS = 128
@@ -25,13 +25,13 @@ def demo(
     out: options.Out = Path("runs/demo"),
     as_json: options.Json = False,
 ) -> None:
-    """Compare nine policies on the bundled model and prompts, in about two minutes."""
+    """Compare ten policies on the bundled model and prompts, in about two minutes."""
     from experiments import comparison
     from experiments.commands.models import ModelOptions
 
     settings = comparison.Settings(
         models=ModelOptions(threads=threads or THREADS),
-        policies=(*comparison.POLICIES, LEARNED),
+        policies=(*comparison.POLICIES, *LEARNED),
         limit=NUM_PROMPTS,
         max_new_tokens=MAX_NEW_TOKENS,
         out=out,
