@@ -1,8 +1,8 @@
 """Makes the predictors that are bundled with `mini`: traces of held-out questions, then training.
 
 The questions are of the same sources as the bundled prompts and none of them; neither target nor
-head has seen their answers. On one core beside other work recording took an hour, training a
-quarter of one.
+head has seen their answers. On one core beside other work recording took two hours, training one.
+`hazard` learns from all questions there are, the others from up to 48 of each source.
 
     python -m experiments.mini.predictor --data DATA --out OUT
 """
@@ -23,11 +23,12 @@ from experiments.commands.models import ModelOptions
 from experiments.mini import text
 from experiments.train_predictor import ALL, TrainPredictorSettings, train_predictor
 
-QUESTIONS_A_SOURCE = 48
+QUESTIONS_A_SOURCE = {"heldout": 48, "heldout-more": 400}
+"""Files of questions, and how many of a source each has, where there are so many."""
 NUM_TREE_QUESTIONS = 44
 
-CHAINS, TREES = "trace", "trace-trees"
-"""Folders of the traces: chains of all questions, EAGLE-2's beam of a few."""
+CHAINS, MORE, TREES = "trace", "trace-more", "trace-trees"
+"""Folders of the traces: chains of some questions, of many, EAGLE-2's beam of a few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,9 @@ USUAL = {
 # A table of all tokens is most of a length predictor: at its usual size, 1.3 MB.
 RECIPES = {
     "hazard": Recipe(
-        "hazard",
-        changed={"max_steps": 1600, "learning_rate": 3e-3, "warmup_steps": 160, "patience": 8},
+        "hazard(hidden_size=48)",
+        trace=MORE,
+        changed={"max_steps": 4800, "learning_rate": 3e-3, "warmup_steps": 160, "patience": 8},
     ),
     "ldlp": Recipe("ldlp(hidden_size=48)"),
     "ldlp_dp": Recipe(
@@ -67,39 +69,42 @@ RECIPES = {
 }
 
 
-def questions(data: Path, tokenizer: PreTrainedTokenizerFast) -> list[dict[str, object]]:
+def questions(
+    data: Path, tokenizer: PreTrainedTokenizerFast, a_source: int
+) -> list[dict[str, object]]:
     """Held-out questions that are not among the bundled prompts, the first turn of each."""
     known = read_prompts("mini")
     ids, turns = {prompt.id for prompt in known}, {prompt.turns for prompt in known}
     return [
         {**found, "turns": found["turns"][:1]}
-        for found in text.prompts(tokenizer, data, "heldout", a_source=QUESTIONS_A_SOURCE)
+        for found in text.prompts(tokenizer, data, "heldout", a_source=a_source)
         if found["id"] not in ids and tuple(found["turns"]) not in turns
     ]
 
 
-def record(prompts: Path, out: Path) -> None:
-    """Records both traces, or the rest of them."""
-    shared: dict[str, Any] = {
-        "models": ModelOptions(dtype="float32", threads=1),
-        "prompts": str(prompts),
-    }
-    chains = tracing.Settings(
-        out=out / CHAINS,
-        max_new_tokens=160,
-        envelope=("chain(length=16)",),
-        prompts_per_shard=16,
-        **shared,
-    )
+def record(out: Path) -> None:
+    """Records the traces, or the rest of them."""
+    models = ModelOptions(dtype="float32", threads=1)
+    some, many = (str(out / f"{name}.jsonl") for name in QUESTIONS_A_SOURCE)
+    for trace, prompts in ((CHAINS, some), (MORE, many)):
+        chains = tracing.Settings(
+            out=out / trace,
+            models=models,
+            prompts=prompts,
+            max_new_tokens=160,
+            envelope=("chain(length=16)",),
+            prompts_per_shard=16,
+        )
+        tracing.trace(chains, as_json=True)
     trees = tracing.Settings(
         out=out / TREES,
+        models=models,
+        prompts=some,
         limit=NUM_TREE_QUESTIONS,
         max_new_tokens=96,
         envelope=("eagle2(depth=8, width=10)",),
-        **shared,
     )
-    for settings in (chains, trees):
-        tracing.trace(settings, as_json=True)
+    tracing.trace(trees, as_json=True)
 
 
 def train(name: str, traces: Path, out: Path) -> dict[str, Any]:
@@ -119,10 +124,10 @@ def make(
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(BUNDLED / "mini" / "target")
     assert isinstance(tokenizer, PreTrainedTokenizerFast)
-    prompts = out / "heldout.jsonl"
-    lines = (json.dumps(found) + "\n" for found in questions(data, tokenizer))
-    prompts.write_text("".join(lines), encoding="utf-8")
-    record(prompts, out)
+    for name, a_source in QUESTIONS_A_SOURCE.items():
+        lines = (json.dumps(found) + "\n" for found in questions(data, tokenizer, a_source))
+        (out / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    record(out)
     for name in RECIPES:
         train(name, out, out)
 
