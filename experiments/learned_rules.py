@@ -152,6 +152,12 @@ def told(records: Sequence[PromptRecord], spec: str, fixed: str) -> dict[str, An
     }
 
 
+def lead(records: Sequence[PromptRecord], spec: str) -> dict[str, Any]:
+    """How many times as fast as an arm `cost_aware` is, on a chain."""
+    found = told(records, on_chain("cost_aware"), spec)
+    return {"ratio": found["over_fixed"], "ci95": found["over_fixed_ci95"]}
+
+
 def run(trace_path: Path, out: Path, max_new_tokens: int) -> dict[str, Any]:
     """Tunes, replays, runs live, and puts it all together."""
     out.mkdir(parents=True, exist_ok=True)
@@ -162,6 +168,8 @@ def run(trace_path: Path, out: Path, max_new_tokens: int) -> dict[str, Any]:
         plan.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     chosen = json.loads(plan.read_text(encoding="utf-8"))
     specs = [spec for own in chosen["arms"].values() for spec in own]
+    # First what may be interrupted, and then goes on where it was.
+    lived = live(specs, folder.manifest.prompts, out, max_new_tokens)
     settings = replaying.Settings(
         trace=trace_path,
         policies=specs,
@@ -170,7 +178,6 @@ def run(trace_path: Path, out: Path, max_new_tokens: int) -> dict[str, Any]:
         out=out / "replay",
     )
     replayed, whole = replaying.replay_policies(settings)
-    lived = live(specs, folder.manifest.prompts, out, max_new_tokens)
     recovered = {arm["policy"]: arm["headroom_recovered"] for arm in whole["arms"]}
     return {
         "experiment": "learned_rules",
@@ -192,6 +199,10 @@ def run(trace_path: Path, out: Path, max_new_tokens: int) -> dict[str, Any]:
                     "headroom_recovered": recovered[spec],
                 },
                 "live": told(lived, spec, chosen["fixed"][family]),
+                "cost_aware_over_it": {
+                    "replay": lead(replayed, spec),
+                    "live": lead(lived, spec),
+                },
             }
             for family, own in chosen["arms"].items()
             for spec in own
