@@ -16,7 +16,7 @@ are drafted unasked, where the best fixed chain has as many: what they are says 
 known before them.
 
 On trees the deepest likely path is looked at, at the prices of a chain: a level is drafted on from
-while its likeliest path, followed by best children, is worth it. `cost_aware_tree` knows better.
+while its likeliest path, followed by best children, is worth it.
 
 Shapes: P rounds side by side, F frontier nodes, K longest chain, N drafted nodes.
 """
