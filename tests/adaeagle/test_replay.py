@@ -63,7 +63,7 @@ DRAFTED = (
     "chain(stop=adaedl(threshold=0.3, across_texts=True), length=14)",
     "chain(stop=hf_dynamic(across_texts=True), length=14)",
     "chain(stop=hf_heuristic(across_texts=True), length=20)",
-    "ucb(chain(length=6), eagle2(depth=3, width=3, nodes=8), vanilla, across_texts=True, cost='mini')",
+    "ucb(chain(length=6), eagle2(depth=3, width=3, nodes=8), across_texts=True, cost='mini')",
     "ucb(static_tree, chain(stop=hf_dynamic), talon(nodes=9), cost='mini')",
     "thompson(hf_heuristic(across_texts=True), opt_tree(nodes=20), cost='mini', seed=1)",
 )
