@@ -36,7 +36,7 @@ RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "disco": ("disco", {"threshold": 0.3}),
     "cost_aware": (
         "hazard(k_max=7)",
-        {"cost": CostModel.linear(constant=0.1, draft=0.1, verify=1.0, node=0.02)},
+        {"cost": CostModel.linear(constant=0.1, draft=0.005, verify=1.0, node=0.002)},
     ),
 }
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
