@@ -217,6 +217,9 @@ def random_predictor() -> Callable[..., Predictor]:
         with torch.no_grad():
             for name, weight in predictor.named_parameters():
                 weight.mul_(3.0 if name.endswith("weight") else 1.0)
+        counts = dict(predictor.named_buffers()).get("num_accepted")
+        if counts is not None:  # of `hazard`, which training fills: any length is as usual
+            counts.fill_(1 / len(counts))
         return predictor.eval()
 
     return make
