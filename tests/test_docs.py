@@ -16,7 +16,10 @@ from adaeagle.testing.toy_trace import toy_folder, toy_trace
 from experiments.cli import main
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text("utf-8"))
+PAGES = [
+    "../README.md",
+    *sorted(page.name for page in DOCS.glob("*.md") if "```python" in page.read_text("utf-8")),
+]
 RECORD = ["trace", "--limit", "2", "--max-new-tokens", "12", "--out", "runs/trace"]
 """What the lines that read a trace expect."""
 
