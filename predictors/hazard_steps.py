@@ -14,15 +14,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from predictors.context_network import Standardize
 from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB, Hazard, matched_scalars
+from predictors.in_numpy import Floats, array, folded
 from predictors.repeats import MOST, Repeat, repeats
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +52,19 @@ class HazardSteps:
         context = predictor.context
         assert context.pending is not None
         self._num_tokens = predictor.k_max
-        weight, bias = _folded(context.scale, context.feature)
+        weight, bias = folded(context.scale, context.feature)
         self._feature = _wider(weight)
-        self._pending = _wider(_array(context.pending.to_table()) + bias, one=1)
-        step, step_bias = _folded(predictor.scale, predictor.step)
+        self._pending = _wider(array(context.pending.to_table()) + bias, one=1)
+        step, step_bias = folded(predictor.scale, predictor.step)
         self._step = _wider(step)
         matched = matched_scalars(torch.arange(MOST + 1))
-        self._matched = _wider(_array(predictor.matched(matched)))
+        self._matched = _wider(array(predictor.matched(matched)))
         mix = predictor.mix
-        self._mix = _wider(np.vstack((_array(mix.weight).T, _array(mix.bias) + step_bias)))
+        self._mix = _wider(np.vstack((array(mix.weight).T, array(mix.bias) + step_bias)))
         self._mix[-1, -1] = 1
-        self._token = _wider(_array(predictor.token.to_table()))
+        self._token = _wider(array(predictor.token.to_table()))
         last = predictor.last
-        self._last = -np.vstack((_array(last.weight).T, _array(last.bias)))  # odds against
+        self._last = -np.vstack((array(last.weight).T, array(last.bias)))  # odds against
 
     def begin(self, features: Tensor, token_ids: Tensor, recent: Sequence[Sequence[int]]) -> Known:
         """Encodes features [P, D], pending tokens [P] and the last tokens of texts [P]."""
@@ -117,18 +114,6 @@ def _scalars(
 
 def _chance(odds_against: float) -> float:
     return 1 / (1 + math.exp(min(odds_against, 700.0)))  # beyond it overflows
-
-
-def _array(values: Tensor) -> Floats:
-    found: Floats = values.detach().float().cpu().numpy()
-    return found
-
-
-def _folded(scale: Standardize, layer: nn.Linear) -> tuple[Floats, Floats]:
-    """Weight [in, out] and bias [out] of a layer that takes what `scale` would be given."""
-    mean, deviation = _array(scale.get_buffer("mean")), _array(scale.get_buffer("deviation"))
-    weight = _array(layer.weight).T / deviation[:, None]
-    return weight, _array(layer.bias) - mean @ weight
 
 
 def _wider(rows: Floats, one: int = 0) -> Floats:
