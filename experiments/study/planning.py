@@ -14,6 +14,7 @@ from experiments.sweep.template import parse
 
 TRIALS = 100
 MAX_NEW_TOKENS = 256
+LEAST_SECONDS = 1.0  # of a stage, or of a part of one, however late it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +123,12 @@ class TimeBudget:
         del self._shares[stage]
 
     def begin(self, stage: str) -> float | None:
-        """The seconds that a stage has from now on, at least one; None: as many as it takes."""
+        """The seconds that a stage has from now on; None: as many as it takes."""
         left = self.left
         share = self._shares.pop(stage)
         if left is None:
             return None
-        return max(1.0, left * share / (share + sum(self._shares.values())))
+        return max(LEAST_SECONDS, left * share / (share + sum(self._shares.values())))
 
     @property
     def left(self) -> float | None:
@@ -136,10 +137,10 @@ class TimeBudget:
 
 
 def each(seconds: float | None, began: float, num_left: int) -> float | None:
-    """What the next one of several equal parts of a stage has of its seconds, at least one."""
+    """What the next one of several equal parts of a stage has of its seconds."""
     if seconds is None:
         return None
-    return max(1.0, (began + seconds - time.monotonic()) / num_left)
+    return max(LEAST_SECONDS, (began + seconds - time.monotonic()) / num_left)
 
 
 def described(settings: Settings) -> dict[str, Any]:
