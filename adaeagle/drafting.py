@@ -87,11 +87,16 @@ def _opened(
 
     Children counts are None where every opened node gets all of `max_children`.
     """
+    is_chain = frontier.shape[1] == budget.max_children == 1
+    if fixed_shape and is_chain:
+        return frontier, None
+    if len(frontier) == 1 and frontier.is_cpu and num_children.is_cpu:
+        return _opened_alone(frontier, num_children, budget, level)
     if fixed_shape:
         num_open = min(budget.width_of(level), frontier.shape[1])
-        is_full = num_open == 1 and budget.max_children == 1
+        is_full = False
         # On the host nothing waits for an answer, and many rounds share what it saves.
-        if not is_full and len(frontier) > 1 and frontier.device.type == "cpu":
+        if frontier.is_cpu:
             total_full = int((num_children == budget.max_children).sum())
             is_full = total_full == num_open * len(frontier)
     elif num_children.numel() == 1:  # one text's chain: asked at every level, so in one operation
@@ -118,6 +123,23 @@ def _opened(
         order = torch.argsort(num_children > 0, dim=1, descending=True, stable=True)[:, :num_open]
         rows, counts = frontier.gather(1, order), num_children.gather(1, order)
     return rows, None if is_full else counts.clamp(max=budget.max_children)
+
+
+def _opened_alone(
+    frontier: Tensor, num_children: Tensor, budget: Budget, level: int
+) -> tuple[Tensor, Tensor | None] | None:
+    """The same for one text on the host: its few numbers are looked at one by one."""
+    [counts], most = num_children.tolist(), budget.max_children
+    opened = [place for place, count in enumerate(counts) if count > 0][: budget.width_of(level)]
+    if not opened:
+        return None
+    rows = frontier
+    if len(opened) < len(counts):
+        [ids] = frontier.tolist()
+        rows = torch.tensor([[ids[place] for place in opened]])
+    if all(counts[place] >= most for place in opened):
+        return rows, None
+    return rows, torch.tensor([[min(counts[place], most) for place in opened]])
 
 
 def best(

@@ -215,7 +215,9 @@ def likeliest(scores: Tensor, count: int | Tensor) -> Tensor:
     """
     if isinstance(count, int) and scores.shape[1] <= count:
         return scores > -torch.inf
-    if isinstance(count, int) and count > 0 and scores.shape[0] > 1 and scores.device.type == "cpu":
+    if isinstance(count, int) and count > 0 and scores.device.type == "cpu":
+        if scores.shape[0] == 1:
+            return _of_one_row(scores, count)
         return _above_threshold(scores, count)
     return _first_of_sorted(scores, count)
 
@@ -229,6 +231,19 @@ def _first_of_sorted(scores: Tensor, count: int | Tensor) -> Tensor:
         places = torch.arange(scores.shape[1], device=scores.device)
         marked.scatter_(1, order, places < count.unsqueeze(1))
     return marked & (scores > -torch.inf)
+
+
+def _of_one_row(scores: Tensor, count: int) -> Tensor:
+    """The same for one text on the host: between forwards calls are dear, and these are few."""
+    row = scores.numpy()
+    place = row.shape[1] - count
+    least = np.partition(row, place, axis=1)[0, place]
+    if least == -np.inf:  # fewer than asked for are anybody's
+        return scores > -torch.inf
+    marked = row >= least
+    if np.count_nonzero(marked) > count:  # equal scores at the threshold, where order decides
+        return _first_of_sorted(scores, count)
+    return torch.from_numpy(marked)
 
 
 def _above_threshold(scores: Tensor, count: int) -> Tensor:

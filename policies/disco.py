@@ -19,6 +19,7 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
+from policies.one_chain import ANSWERS, is_one_chain
 from predictors.acceptance import AcceptancePredictor
 from predictors.predictor import load_as
 
@@ -52,6 +53,8 @@ class Disco(StopRule):
         self._odds.begin(context)
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        if is_one_chain(tree, frontier):
+            return ANSWERS[self._odds.of_newest(tree) >= self._least]
         start = len(tree) - frontier.shape[1]  # the latest forward's nodes, in whatever order
         is_open = torch.from_numpy(self._odds.of(tree, start) >= self._least).to(frontier.device)
         return is_open if frontier.shape[1] == 1 else is_open.gather(1, frontier - start)

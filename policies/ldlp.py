@@ -8,6 +8,7 @@ limits the depth; a length of 0 decodes plainly.
 Shapes: P rounds side by side, F frontier nodes, K longest length.
 """
 
+import math
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,8 +20,12 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
+from policies.one_chain import ANSWERS
 from predictors.ldlp import LengthPredictor
 from predictors.predictor import load_as
+
+NOWHERE = torch.tensor([False])
+"""One round that is not worth drafting in."""
 
 
 class LDLP(StopRule):
@@ -40,16 +45,21 @@ class LDLP(StopRule):
         self.offset = offset
         self._ask = self.predictor.asked()
         self._places = np.arange(self.predictor.k_max + 1)
-        # [P, K + 1] of this round, whether to go on after so many tokens.
+        # [P, K + 1] of this round, whether to go on after so many tokens; of one text its length.
         self._is_open = torch.zeros(1, len(self._places), dtype=torch.bool)
+        self._length: int | None = None
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
-    def begin(self, context: Context) -> Tensor:
+    def begin(self, context: Context) -> Tensor | None:
         lengths = self._ask(context)
-        if not np.isfinite(lengths).all():
+        if not math.isfinite(lengths.sum()):
             raise ValueError("lengths, and features that they come from, must be finite, got NaN")
+        self._length = None
+        if len(lengths) == 1 and context.token_ids.is_cpu:
+            self._length = min(round(lengths.item() + self.offset), self.predictor.k_max)
+            return None if self._length > 0 else NOWHERE
         lengths = np.round(lengths + self.offset)
         # All of a round's answers at once: it is asked for them between draft forwards.
         self._is_open = torch.from_numpy(lengths[:, None] > self._places)
@@ -59,5 +69,8 @@ class LDLP(StopRule):
         return is_worth
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        if self._length is not None:
+            answer = ANSWERS[tree.num_levels < self._length]
+            return answer if frontier.shape[1] == 1 else answer.expand_as(frontier)
         place = min(tree.num_levels, len(self._places) - 1)
         return self._is_open[:, place : place + 1].expand_as(frontier)

@@ -8,10 +8,14 @@ Differs from the paper: on trees each path is judged by itself.
 from pathlib import Path
 from typing import ClassVar
 
+from torch import Tensor
+
 from adaeagle.search import Real, SearchSpace
+from adaeagle.tree import DraftTree
 from policies.combine import AllOf
 from policies.cumulative import Cumulative
 from policies.ldlp import LDLP
+from policies.one_chain import ANSWERS, is_one_chain
 from predictors.ldlp import LengthPredictor
 
 
@@ -36,3 +40,11 @@ class LDLPDDD(AllOf):
         offset: float = 0.0,
     ) -> None:
         super().__init__(LDLP(predictor, offset), Cumulative(log_threshold))
+
+    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        told, unlikely = self.rules
+        goes_on = told.go_on(tree, frontier)
+        # Neither learns of what it sees: on one chain the second need not be asked.
+        if is_one_chain(tree, frontier) and goes_on is ANSWERS[True]:
+            return goes_on
+        return goes_on | unlikely.go_on(tree, frontier)

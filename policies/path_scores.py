@@ -4,6 +4,7 @@ Shapes: P rounds side by side, N drafted nodes, M of them new, F frontier nodes.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -24,19 +25,35 @@ class PathScores:
             is 0.
     """
 
-    def __init__(self, score: Score, join: Callable[[Floats, Floats], Floats]) -> None:
+    def __init__(self, score: Score, join: Callable[[Any, Any], Any]) -> None:
         self._score = score
         self._join = join
         self._scores: Floats | None = None
+        self._of_chain = [0.0]  # the same of one text, while it is a chain
 
     def clear(self) -> None:
         """Begins a round."""
         self._scores = None
+        self._of_chain = [0.0]
+
+    def of_chain(self, tree: DraftTree, score: Callable[[DraftTree], float]) -> float:
+        """Of one text's chain, that has grown a token at most since the last call.
+
+        Args:
+            tree: the chain.
+            score: of its last node.
+        """
+        scores = self._of_chain
+        if len(scores) == len(tree):
+            scores.append(float(self._join(scores[-1], score(tree))))
+        return scores[len(tree)]
 
     def of(self, tree: DraftTree) -> Floats:
         """Of every node, [P, N], of a tree that has grown a level at most since the last call."""
         if self._scores is None:  # one column in front, for no node
             self._scores = np.zeros((tree.num_rounds, 1), dtype=np.float32)
+            if len(self._of_chain) > 1:  # one text, which went on from its chain to a tree
+                self._scores = np.array([self._of_chain], dtype=np.float32)
         start = self._scores.shape[1] - 1
         if start < len(tree):
             above = _at(self._scores, array(tree.parents)[:, start:] + 1)

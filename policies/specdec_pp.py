@@ -21,6 +21,7 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
+from policies.one_chain import ANSWERS, is_one_chain
 from policies.path_scores import PathScores
 from predictors.acceptance import AcceptancePredictor
 from predictors.in_numpy import Floats, log_sigmoid
@@ -60,8 +61,15 @@ class SpecDecPP(StopRule):
         self._odds.begin(context)
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        if is_one_chain(tree, frontier):
+            return ANSWERS[self._paths.of_chain(tree, self._newest) >= self._least]
         is_open = self._paths.at(tree, frontier) >= self._least
         return torch.from_numpy(is_open).to(frontier.device)
 
     def _log_accept(self, tree: DraftTree, start: int) -> Floats:
         return log_sigmoid(self._odds.of(tree, start))
+
+    def _newest(self, tree: DraftTree) -> float:
+        odds = self._odds.of_newest(tree)
+        # log(1 / (1 + exp(-odds))), of which the exponential must not overflow.
+        return -math.log1p(math.exp(-odds)) if odds > 0 else odds - math.log1p(math.exp(odds))

@@ -3,15 +3,27 @@
 Shapes: P rounds side by side, M new nodes of each, C choices of the draft, S inputs, H hidden size.
 """
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from adaeagle.policy import Context
 from adaeagle.tree import DraftTree
 from predictors.asking import Odds
-from predictors.in_numpy import Blocks, FirstLayer, Floats, array, dense, folded, log_sigmoid, silu
+from predictors.in_numpy import (
+    Blocks,
+    FirstLayer,
+    Floats,
+    Layer,
+    OneRow,
+    array,
+    dense,
+    folded,
+    log_sigmoid,
+    silu,
+)
 from predictors.nodes import LEAST_LOG_PROB
 
 if TYPE_CHECKING:
@@ -30,10 +42,19 @@ class SpecDecPPOdds(Odds):
         self._blocks = Blocks(predictor.blocks)
         self._last = dense(predictor.last)
         self._encoded: Floats | None = None  # [P, 1, H]
+        self._one_row = OneRow(predictor.blocks, predictor.last)
+        # Of one round: what is known of its context is added to the bias.
+        self._first_of_round = _with_bias(self._first)
 
     def begin(self, context: Context) -> None:
-        if self._context is not None:
+        if self._context is None:
+            return
+        if len(context.token_ids) > 1:
             self._encoded = self._context(context)[:, None]
+            return
+        encoded = self._context.one(context)
+        self._encoded = encoded[None, None]
+        np.add(self._first[1], encoded, out=self._first_of_round[-1])
 
     def of(self, tree: DraftTree, start: int) -> Floats:
         weight, bias = self._first
@@ -42,6 +63,23 @@ class SpecDecPPOdds(Odds):
             hidden = hidden + self._encoded
         weight, bias = self._last
         odds: Floats = (self._blocks(silu(hidden)) @ weight + bias)[..., 0]
+        return odds
+
+    def of_newest(self, tree: DraftTree) -> float:
+        assert tree.entropies is not None
+        assert tree.confidences is not None
+        log_prob, path = _newest(tree.log_probs), _newest(tree.path_log_probs)
+        inputs = [
+            math.exp(log_prob),
+            math.exp(path),
+            max(log_prob, LEAST_LOG_PROB),
+            max(path, LEAST_LOG_PROB),
+            _newest(tree.entropies),
+            tree.num_levels,
+            *map(math.exp, array(tree.confidences)[0, -1].tolist()),
+            1.0,
+        ]
+        [odds] = self._one_row(np.array(inputs, np.float32) @ self._first_of_round)
         return odds
 
 
@@ -54,6 +92,8 @@ class DiscoOdds(Odds):
         assert isinstance(last, nn.Linear)
         self._first = folded(predictor.scale, first)
         self._last = dense(last)
+        self._one_row = OneRow(None, last)
+        self._first_and_bias = _with_bias(self._first)
 
     def begin(self, context: Context) -> None:
         pass
@@ -63,6 +103,14 @@ class DiscoOdds(Odds):
         hidden = silu(_disco_inputs(tree, start) @ weight + bias)
         weight, bias = self._last
         odds: Floats = (hidden @ weight + bias)[..., 0]
+        return odds
+
+    def of_newest(self, tree: DraftTree) -> float:
+        assert tree.entropies is not None
+        assert tree.confidences is not None
+        confidences = map(math.exp, array(tree.confidences)[0, -1].tolist())
+        inputs = [*confidences, _newest(tree.entropies), tree.num_levels, 1.0]
+        [odds] = self._one_row(np.array(inputs, np.float32) @ self._first_and_bias)
         return odds
 
 
@@ -82,6 +130,16 @@ class C2TScores:
         hidden = silu(_c2t_inputs(tree, start) @ weight + bias)
         weight, bias = self._last
         return log_sigmoid((hidden @ weight + bias)[..., 0])
+
+
+def _with_bias(layer: Layer) -> Floats:
+    """The matrix of inputs that end with a 1."""
+    return np.vstack(layer)
+
+
+def _newest(values: Tensor) -> float:
+    """Of the last node of one text, [1, N]."""
+    return array(values).item(-1)
 
 
 def _specdec_inputs(tree: DraftTree, start: int) -> Floats:

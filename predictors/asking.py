@@ -30,6 +30,10 @@ class Odds(ABC):
     def of(self, tree: DraftTree, start: int) -> Floats:
         """log(p / (1 - p)) of nodes from row `start` on, [P, M], given that their parents are."""
 
+    def of_newest(self, tree: DraftTree) -> float:
+        """The same of the last node of one text's chain, which is on the host."""
+        return float(self.of(tree, len(tree) - 1)[0, 0])
+
 
 class TorchOdds(Odds):
     """As the predictor itself tells them.

@@ -45,6 +45,7 @@ class LengthPredictor(TrainedPredictor):
         dropout: share of each layer that training leaves out.
         use_embedding: read the embedding of the last token that has a feature.
         use_pending: read that of the pending token.
+        num_blocks: residual layers between the first and the last.
     """
 
     needs_features = True
@@ -59,11 +60,14 @@ class LengthPredictor(TrainedPredictor):
         dropout: float = 0.1,
         use_embedding: bool = True,
         use_pending: bool = False,
+        num_blocks: int = 2,
     ) -> None:
         super().__init__()
         for name, value in (("k_max", k_max), ("hidden_size", hidden_size)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks must be >= 0, got {num_blocks}")
         if labels not in ("paper", "dp"):
             raise ValueError(f"labels must be 'paper' or 'dp', got {labels!r}")
         if not 0 <= dropout < 1:
@@ -74,6 +78,7 @@ class LengthPredictor(TrainedPredictor):
         self.dropout = dropout
         self.use_embedding = use_embedding
         self.use_pending = use_pending
+        self.num_blocks = num_blocks
         self.needs_embedding = use_embedding or use_pending
         self.needs_cost = labels == "dp"
 
@@ -81,7 +86,7 @@ class LengthPredictor(TrainedPredictor):
         self.first = ContextLayer(
             models, self.hidden_size, embedding, self.use_embedding, self.use_pending
         )
-        self.blocks = ResidualBlocks(self.hidden_size, 2, self.dropout)
+        self.blocks = ResidualBlocks(self.hidden_size, self.num_blocks, self.dropout)
         self.last = nn.Linear(self.hidden_size, self.num_outputs or self.k_max + 1)
 
     def examples(self, trace: Trace, cost: CostModel | None) -> Examples:
@@ -132,6 +137,7 @@ class LDLP(LengthPredictor):
         dropout: share of each layer that training leaves out.
         use_embedding: read the embedding of the last token that has a feature.
         use_pending: read that of the pending token.
+        num_blocks: residual layers between the first and the last.
         penalty: how many times dearer it is to predict one token too few than one too many.
     """
 
@@ -145,9 +151,12 @@ class LDLP(LengthPredictor):
         dropout: float = 0.1,
         use_embedding: bool = True,
         use_pending: bool = False,
+        num_blocks: int = 2,
         penalty: float = 3.0,
     ) -> None:
-        super().__init__(k_max, labels, hidden_size, dropout, use_embedding, use_pending)
+        super().__init__(
+            k_max, labels, hidden_size, dropout, use_embedding, use_pending, num_blocks
+        )
         if not penalty > 0:
             raise ValueError(f"penalty must be > 0, got {penalty}")
         self.penalty = penalty

@@ -38,6 +38,7 @@ class SpecDecPP(AcceptancePredictor, TrainedPredictor):
         hidden_size: of the network.
         dropout: share of each layer that training leaves out.
         use_feature: read the target's feature.
+        num_blocks: residual layers between the first and the last.
     """
 
     kind = "specdec_pp"
@@ -50,6 +51,7 @@ class SpecDecPP(AcceptancePredictor, TrainedPredictor):
         hidden_size: int = 128,
         dropout: float = 0.1,
         use_feature: bool = True,
+        num_blocks: int = 2,
     ) -> None:
         super().__init__()
         if not rejected_weight > 0:
@@ -58,11 +60,14 @@ class SpecDecPP(AcceptancePredictor, TrainedPredictor):
             raise ValueError(f"hidden_size must be >= 1, got {hidden_size}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        if num_blocks < 0:
+            raise ValueError(f"num_blocks must be >= 0, got {num_blocks}")
         self.shape = shape
         self.rejected_weight = rejected_weight
         self.hidden_size = hidden_size
         self.dropout = dropout
         self.use_feature = use_feature
+        self.num_blocks = num_blocks
         self.needs_features = use_feature
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
@@ -72,7 +77,7 @@ class SpecDecPP(AcceptancePredictor, TrainedPredictor):
             self.context = ContextLayer(models, self.hidden_size, None, False, False)
         self.scale = Standardize(size)
         self.first = nn.Linear(size, self.hidden_size)
-        self.blocks = ResidualBlocks(self.hidden_size, 2, self.dropout)
+        self.blocks = ResidualBlocks(self.hidden_size, self.num_blocks, self.dropout)
         self.last = nn.Linear(self.hidden_size, 1)
 
     def measure(self, batch: Batch) -> None:
