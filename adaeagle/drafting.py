@@ -129,7 +129,10 @@ def _opened_alone(
     frontier: Tensor, num_children: Tensor, budget: Budget, level: int
 ) -> tuple[Tensor, Tensor | None] | None:
     """The same for one text on the host: its few numbers are looked at one by one."""
-    [counts], most = num_children.tolist(), budget.max_children
+    most = budget.max_children
+    if num_children.numel() == 1 and num_children.item() == most:  # a chain that goes on
+        return frontier, None
+    [counts] = num_children.tolist()
     opened = [place for place, count in enumerate(counts) if count > 0][: budget.width_of(level)]
     if not opened:
         return None

@@ -20,6 +20,7 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, StopRule
 from adaeagle.search import Real, SearchSpace, Whole
 from adaeagle.tree import DraftTree, likeliest
+from policies.beam import opened
 from policies.path_scores import PathScores
 from policies.shape import Shape
 from predictors.c2t import C2T as Scorer
@@ -67,8 +68,8 @@ class C2T(Shape):
         self.width = width
         self.nodes = nodes
         self.threshold = threshold
-        self._least = math.log(threshold) if threshold > 0 else -math.inf
-        self._paths = PathScores(self.predictor.scores().of, np.minimum)
+        self._least = math.log(threshold) - math.log1p(-threshold) if threshold > 0 else -math.inf
+        self._paths = PathScores(self.predictor.scores().of, np.minimum, root=math.inf)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
@@ -81,14 +82,17 @@ class C2T(Shape):
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         if len(tree) == 0:
             return frontier.new_full(frontier.shape, self.width)
-        return likeliest(self._scores(tree).gather(1, frontier), self.width) * self.width
+        scores = self._scores(tree)
+        if not frontier.is_cpu:
+            scores = scores.to(frontier.device)
+        return opened(scores.gather(1, frontier), self.width)
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
-        return likeliest(self._scores(tree), self.nodes)
+        return likeliest(self._scores(tree).to(tree.parents.device), self.nodes)
 
     def _scores(self, tree: DraftTree) -> Tensor:
-        """[P, N] log-probabilities, minus infinity for what is left out."""
-        scores = torch.from_numpy(self._paths.of(tree)).to(tree.parents.device)
+        """[P, N] log-odds on the host, minus infinity for what is left out."""
+        scores = torch.from_numpy(self._paths.of(tree))
         if tree.is_dense and self.threshold == 0:
             return scores
-        return scores.masked_fill((scores < self._least) | ~tree.valid, -torch.inf)
+        return scores.masked_fill((scores < self._least) | ~tree.valid.cpu(), -torch.inf)

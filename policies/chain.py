@@ -17,6 +17,9 @@ from adaeagle.search import Rule, SearchSpace, Whole
 from adaeagle.tree import DraftTree
 from policies.shape import Shape
 
+ONE = torch.ones(1, 1, dtype=torch.int64)
+"""One child of one node of one text."""
+
 
 class Chain(Shape):
     """Drafts up to `length` tokens in a row.
@@ -45,11 +48,14 @@ class Chain(Shape):
         return Budget(depth=self.length, width=1)
 
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
+        # Asked for before every draft forward, where making it anew is what takes time.
+        if len(frontier) == 1 and frontier.is_cpu:
+            return ONE
         return _ones(len(frontier), frontier.device)
 
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _ones(num_rounds: int, device: torch.device) -> Tensor:
-    """[P, 1]; asked for before every draft forward, where making it anew is what takes time."""
+    """[P, 1]."""
     return torch.ones(num_rounds, 1, dtype=torch.int64, device=device)

@@ -21,20 +21,21 @@ class PathScores:
 
     Args:
         score: of new nodes.
-        join: makes the score of a path of its parent's path's and its last node's; that of no node
-            is 0.
+        join: makes the score of a path of its parent's path's and its last node's.
+        root: the score of a path of no node.
     """
 
-    def __init__(self, score: Score, join: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, score: Score, join: Callable[[Any, Any], Any], root: float = 0.0) -> None:
         self._score = score
         self._join = join
+        self._root = root
         self._scores: Floats | None = None
-        self._of_chain = [0.0]  # the same of one text, while it is a chain
+        self._of_chain = [root]  # the same of one text, while it is a chain
 
     def clear(self) -> None:
         """Begins a round."""
         self._scores = None
-        self._of_chain = [0.0]
+        self._of_chain = [self._root]
 
     def of_chain(self, tree: DraftTree, score: Callable[[DraftTree], float]) -> float:
         """Of one text's chain, that has grown a token at most since the last call.
@@ -51,7 +52,7 @@ class PathScores:
     def of(self, tree: DraftTree) -> Floats:
         """Of every node, [P, N], of a tree that has grown a level at most since the last call."""
         if self._scores is None:  # one column in front, for no node
-            self._scores = np.zeros((tree.num_rounds, 1), dtype=np.float32)
+            self._scores = np.full((tree.num_rounds, 1), self._root, dtype=np.float32)
             if len(self._of_chain) > 1:  # one text, which went on from its chain to a tree
                 self._scores = np.array([self._of_chain], dtype=np.float32)
         start = self._scores.shape[1] - 1

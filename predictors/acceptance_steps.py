@@ -21,7 +21,6 @@ from predictors.in_numpy import (
     array,
     dense,
     folded,
-    log_sigmoid,
     silu,
 )
 from predictors.nodes import LEAST_LOG_PROB
@@ -125,11 +124,12 @@ class C2TScores:
         self._last = dense(last)
 
     def of(self, tree: DraftTree, start: int) -> Floats:
-        """The log-probability that nodes from row `start` on are accepted with all above them."""
+        """The log-odds that nodes from row `start` on are accepted with all above them."""
         weight, bias = self._first
         hidden = silu(_c2t_inputs(tree, start) @ weight + bias)
         weight, bias = self._last
-        return log_sigmoid((hidden @ weight + bias)[..., 0])
+        odds: Floats = (hidden @ weight + bias)[..., 0]
+        return odds
 
 
 def _with_bias(layer: Layer) -> Floats:
@@ -139,7 +139,7 @@ def _with_bias(layer: Layer) -> Floats:
 
 def _newest(values: Tensor) -> float:
     """Of the last node of one text, [1, N]."""
-    return array(values).item(-1)
+    return float(array(values)[0, -1])
 
 
 def _specdec_inputs(tree: DraftTree, start: int) -> Floats:

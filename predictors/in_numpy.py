@@ -34,13 +34,6 @@ def array(values: Tensor) -> npt.NDArray[Any]:
     return values.numpy(force=True)
 
 
-def columns_of(values: npt.NDArray[Any], columns: Ints) -> npt.NDArray[Any]:
-    """Of each row its own columns, [P, N] at [P, F] → [P, F]."""
-    if len(values) == 1:
-        return values[:, columns[0]]
-    return np.take_along_axis(values, columns, axis=1)
-
-
 def dense(layer: nn.Linear) -> Layer:
     return np.ascontiguousarray(array(layer.weight).T), array(layer.bias)
 
@@ -54,8 +47,10 @@ def folded(scale: Standardize, layer: nn.Linear) -> Layer:
 
 
 def silu(values: Floats) -> Floats:
-    half = 0.5 * values
-    found: Floats = half + half * np.tanh(half)  # x / (1 + exp(-x)), which would overflow
+    half = 0.5 * values  # x / (1 + exp(-x)), which would overflow
+    found: Floats = np.tanh(half)
+    found += 1
+    found *= half
     return found
 
 
@@ -128,9 +123,9 @@ class FirstLayer:
         if not math.isfinite(sum(hidden.tolist())):
             raise ValueError(NOT_FINITE)
         if self._last is not None:
-            hidden += self._last[context.last_token_ids.item()]
+            hidden += self._last[int(context.last_token_ids)]
         if self._pending is not None:
-            hidden += self._pending[context.token_ids.item()]
+            hidden += self._pending[int(context.token_ids)]
         return hidden
 
     def __call__(self, context: Context) -> Floats:

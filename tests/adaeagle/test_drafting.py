@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adaeagle import Budget, DraftTree, Policy, get_policy
 from adaeagle.clock import RoundClock
-from adaeagle.drafting import clamp_budget, draft
+from adaeagle.drafting import _opened, clamp_budget, draft
 from adaeagle.policy import Context
 from adaeagle.tree import Level
 
@@ -111,6 +111,31 @@ def test_widths_are_what_the_budget_says(tables: Tensor) -> None:
         tree = draft(policy, proposer, budget, 1, cpu, RoundClock(cpu))
         assert proposer.widths == expected
         assert tree.num_levels == len(expected)
+
+
+@pytest.mark.parametrize("width", [1, 3, 6])
+@pytest.mark.parametrize("children", [1, 2])
+def test_one_text_opens_what_it_does_among_many(width: int, children: int) -> None:
+    """Looked at on the host, one by one, or as tensors: also more nodes, or children, than may."""
+    generator = torch.Generator().manual_seed(width)
+    budget = Budget(depth=4, width=width, children=children)
+    for _ in range(60):
+        size = int(torch.randint(1, 7, (), generator=generator))
+        frontier = 3 + torch.randperm(size, generator=generator).unsqueeze(0)
+        asked = torch.randint(0, 4, (1, size), generator=generator)
+        if torch.rand((), generator=generator) < 0.3:
+            asked = asked.clamp(max=1) * children
+        alone = _opened(frontier, asked, budget, 1, False)
+        many = _opened(frontier.repeat(2, 1), asked.repeat(2, 1), budget, 1, False)
+        if alone is None or many is None:
+            assert alone is many is None
+            assert not asked.any()
+            continue
+        assert torch.equal(alone[0], many[0][:1])
+        for counts in (alone[1], None if many[1] is None else many[1][:1]):
+            expected = asked[asked > 0][:width].clamp(max=children).unsqueeze(0)
+            full = torch.full_like(expected, children)
+            assert torch.equal(full if counts is None else counts, expected)
 
 
 def test_a_policy_may_close_the_root(tables: Tensor) -> None:

@@ -144,6 +144,7 @@ def test_many_rows_are_marked_as_one_by_one(kind: str, count: int) -> None:
     one_by_one = torch.cat([likeliest(row.unsqueeze(0), count) for row in scores])
     assert torch.equal(likeliest(scores, count), one_by_one)
     best = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    assert one_by_one.sum(1).tolist() == (scores > -torch.inf).sum(1).clamp(max=count).tolist()
     assert bool(one_by_one.gather(1, best).eq(scores.gather(1, best) > -torch.inf).all())
 
 

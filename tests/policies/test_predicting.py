@@ -21,18 +21,19 @@ from adaeagle.testing import PolicyContract, StopRuleContract
 from adaeagle.testing.contracts import tiny_pair
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.trace import Trace
-from adaeagle.tree import DraftTree
+from adaeagle.tree import DraftTree, Level
 from policies import Chain, Eagle2
 from predictors.asking import TorchOdds
 from predictors.predictor import Predictor
 
 MakePredictor = Callable[..., Predictor]
 MakeChain = Callable[..., DraftTree]
+MakeTree = Callable[..., DraftTree]
 
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     "ldlp": ("ldlp(k_max=9, use_pending=True)", {"offset": 3.0}),
     "ldlp_ddd": ("ldlp_class(k_max=6)", {"log_threshold": -2.0}),
-    "specdec_pp": ("specdec_pp", {"max_risk": 0.9}),
+    "specdec_pp": ("specdec_pp(num_blocks=1)", {"max_risk": 0.9}),
     "disco": ("disco", {"threshold": 0.3}),
     "cost_aware": (
         "hazard(k_max=7)",
@@ -145,6 +146,72 @@ def test_ldlp_goes_to_the_rounded_length(
             chain = make_chain([[0.5] * depth] * 6)
             open_ = rule.go_on(chain, torch.full((6, 1), depth - 1))
             assert open_[:, 0].tolist() == [length > depth for length in expected]
+
+
+def test_ldlp_of_one_text_goes_as_far_as_among_many(
+    random_predictor: MakePredictor, make_chain: MakeChain, make_tree: MakeTree
+) -> None:
+    """Alone it keeps one number; it answers for chains and trees, and at half a token as NumPy."""
+    models = identify(*tiny_pair(32, 16))
+    predictor = random_predictor("ldlp(k_max=5, use_embedding=False)", models)
+    for told in (-1.0, 0.5, 1.5, 2.5, 2.51, 9.0):
+        predictor.asked = lambda told=told: lambda context: np.full(len(context.token_ids), told)  # type: ignore[assignment]
+        rule = lookup("ldlp")(predictor)
+        for num_rounds in (3, 1, 3):
+            is_worth = rule.begin(contexts(torch.zeros(num_rounds, 16)))
+            expected = min(round(told), 5)
+            assert is_worth is None or is_worth.tolist() == [expected > 0] * num_rounds
+            for depth in range(1, 7):
+                drafted = make_chain([[0.5] * depth] * num_rounds)
+                open_ = rule.go_on(drafted, torch.full((num_rounds, 1), depth - 1))
+                assert open_.tolist() == [[expected > depth]] * num_rounds
+            grown = make_tree(num_rounds)
+            frontier = torch.arange(3).expand(num_rounds, -1)
+            open_ = rule.go_on(grown, frontier)
+            assert open_.tolist() == [[expected > grown.num_levels] * 3] * num_rounds
+
+
+def test_ldlp_ddd_goes_on_as_the_more_patient(
+    random_predictor: MakePredictor, make_chain: MakeChain
+) -> None:
+    """One text: LDLP says 2; a path above exp(-1) goes on beyond it."""
+    models = identify(*tiny_pair(32, 16))
+    predictor = random_predictor("ldlp(k_max=9, use_embedding=False)", models)
+    predictor.asked = lambda: lambda context: np.array([2.0])  # type: ignore[assignment]
+    rule = lookup("ldlp_ddd")(predictor, log_threshold=-1.0)
+    for prob, last in ((0.1, 2), (0.75, 4), (0.99, 9)):
+        assert rule.begin(contexts(torch.zeros(1, 16))) is None
+        for depth in range(1, 9):
+            open_ = rule.go_on(make_chain([[prob] * depth]), torch.tensor([[depth - 1]]))
+            assert open_.tolist() == [[depth < last]], (prob, depth)
+
+
+def test_a_chain_that_becomes_a_tree(random_predictor: MakePredictor) -> None:
+    """SpecDec++ adds up along paths, asked first about one node and then about a level."""
+    predictor = random_predictor("specdec_pp", identify(*tiny_pair(32, 16)))
+    told = TorchOdds(predictor)  # type: ignore[arg-type]
+    predictor.log_odds = lambda nodes, encoded: nodes.log_probs.exp().logit()  # type: ignore[assignment]
+    predictor.odds = lambda: told  # type: ignore[assignment]
+    rule = lookup("specdec_pp")(predictor, max_risk=0.5)
+    rule.begin(contexts(torch.zeros(1, 16)))
+
+    def level(parents: list[int], probs: list[list[float]]) -> Level:
+        known = torch.tensor([parents])
+        return Level(
+            known,
+            torch.arange(len(probs[0])).expand(1, len(parents), -1),
+            torch.tensor([probs]).log(),
+            entropies=torch.zeros(known.shape),
+            confidences=torch.zeros(*known.shape, 10),
+        )
+
+    drafted = DraftTree.empty(1, "cpu").grow(level([-1], [[0.8]]))
+    assert rule.go_on(drafted, torch.tensor([[0]])).tolist() == [[True]]
+    drafted = drafted.grow(level([0], [[0.9, 0.6]]))
+    assert rule.go_on(drafted, torch.tensor([[2, 1]])).tolist() == [[False, True]]
+    drafted = drafted.grow(level([1, 2], [[0.8, 0.6], [0.9, 0.9]]))
+    frontier = torch.tensor([[3, 4, 5, 6]])
+    assert rule.go_on(drafted, frontier).tolist() == [[True, False, False, False]]
 
 
 def test_features_that_do_not_fit(random_predictor: MakePredictor) -> None:

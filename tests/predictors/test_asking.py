@@ -54,6 +54,27 @@ def tree(num_levels: int = 4, num_rounds: int = NUM_ROUNDS) -> DraftTree:
     return found
 
 
+def chain(length: int) -> DraftTree:
+    """Of one text, from `tree`: its first child of every level."""
+    grown, found = tree(length, 1), DraftTree.empty(1, "cpu")
+    assert grown.entropies is not None
+    assert grown.confidences is not None
+    first = 0
+    for level in range(length):
+        here = slice(first, first + 1)
+        found = found.grow(
+            Level(
+                torch.tensor([[level - 1]]),
+                grown.token_ids[:, here, None],
+                grown.log_probs[:, here, None],
+                entropies=grown.entropies[:, here],
+                confidences=grown.confidences[:, here],
+            )
+        )
+        first += 2 ** (level + 1)
+    return found
+
+
 def trained(spec: str, random_predictor: Random) -> Predictor:
     """Random weights, and scales of inputs as training would leave them."""
     predictor = random_predictor(spec, MODELS)
@@ -91,12 +112,43 @@ def test_odds(spec: str, random_predictor: Random) -> None:
     assert found.std() > 0.1
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "specdec_pp(hidden_size=20)",
+        "specdec_pp(use_feature=False, hidden_size=9, num_blocks=0)",
+        "specdec_pp(hidden_size=9, num_blocks=0)",
+        "disco(hidden_size=7)",
+    ],
+)
+def test_odds_of_one_text_s_chain(spec: str, random_predictor: Random) -> None:
+    """Two rounds, since what is known of a round's context must not stay for the next."""
+    predictor = trained(spec, random_predictor)
+    assert isinstance(predictor, AcceptancePredictor)
+    asked, expected = predictor.odds(), TorchOdds(predictor)
+    whole = context(2)
+    assert whole.features is not None
+    told = []
+    for place in range(2):
+        features = whole.features[place : place + 1]
+        one = replace(context(1), features=features)
+        asked.begin(one)
+        expected.begin(one)
+        for length in (1, 2, 5):
+            drafted = chain(length)
+            found = asked.of_newest(drafted)
+            assert found == pytest.approx(expected.of_newest(drafted), rel=1e-4, abs=1e-4)
+            assert found == pytest.approx(asked.of(drafted, length - 1).item(), rel=1e-4, abs=1e-4)
+            told.append(found)
+    assert np.std(told) > 0.05
+
+
 def test_scores_of_c2t(random_predictor: Random) -> None:
     predictor = trained("c2t", random_predictor)
     assert isinstance(predictor, C2T)
     grown = tree()
     nodes = Nodes.of_tree(grown, torch.arange(len(grown)).expand(NUM_ROUNDS, -1))
-    expected = torch.nn.functional.logsigmoid(predictor.log_odds(nodes)).detach()
+    expected = predictor.log_odds(nodes).detach()
     found = predictor.scores().of(grown, 0)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
 
@@ -115,8 +167,36 @@ def test_lengths(spec: str, random_predictor: Random) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "ldlp(hidden_size=20, use_pending=True)",
+        "ldlp(use_embedding=False, hidden_size=9, num_blocks=0)",
+        "ldlp_class(hidden_size=20, num_blocks=1)",
+    ],
+)
+def test_lengths_of_one_text(spec: str, random_predictor: Random) -> None:
+    predictor = trained(spec, random_predictor)
+    assert isinstance(predictor, LengthPredictor)
+    many = context(20)
+    assert many.features is not None
+    expected, asked = TorchLengths(predictor)(many), predictor.asked()
+    for row in range(20):
+        own = slice(row, row + 1)
+        one = Context(
+            round=1,
+            num_tokens=many.num_tokens[own],
+            remaining=many.remaining[own],
+            token_ids=many.token_ids[own],
+            last_token_ids=many.last_token_ids[own],
+            features=many.features[own],
+        )
+        np.testing.assert_allclose(asked(one), expected[own], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_rounds", [1, NUM_ROUNDS])
 @pytest.mark.parametrize("spec", ["specdec_pp", "ldlp"])
-def test_features_that_do_not_fit(spec: str, random_predictor: Random) -> None:
+def test_features_that_do_not_fit(spec: str, num_rounds: int, random_predictor: Random) -> None:
     predictor = trained(spec, random_predictor)
     if isinstance(predictor, LengthPredictor):
         ask: Callable[[Context], object] = predictor.asked()
@@ -125,11 +205,11 @@ def test_features_that_do_not_fit(spec: str, random_predictor: Random) -> None:
         ask = predictor.odds().begin
     for features, message in (
         (None, f"features must be given to predictor {spec}, got none"),
-        (torch.zeros(NUM_ROUNDS, D + 1), f"features of predictor {spec} must be of size {D}"),
-        (torch.full((NUM_ROUNDS, D), torch.nan), "features must be finite, got NaN"),
+        (torch.zeros(num_rounds, D + 1), f"features of predictor {spec} must be of size {D}"),
+        (torch.full((num_rounds, D), torch.nan), "features must be finite, got NaN"),
     ):
         with pytest.raises(ValueError, match=message):
-            ask(replace(context(), features=features))
+            ask(replace(context(num_rounds), features=features))
 
 
 def test_functions_far_out() -> None:

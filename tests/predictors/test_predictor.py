@@ -246,6 +246,8 @@ def test_labels_of_one_class(spec: str, length: int, random_predictor: Random) -
         ("ldlp(dropout=1.0)", r"dropout must be in \[0, 1\), got 1.0"),
         ("specdec_pp(rejected_weight=0)", "rejected_weight must be > 0, got 0"),
         ("disco(hidden_size=0)", "hidden_size must be >= 1, got 0"),
+        ("ldlp(num_blocks=-1)", "num_blocks must be >= 0, got -1"),
+        ("specdec_pp(num_blocks=-1)", "num_blocks must be >= 0, got -1"),
         ("c2t(hidden_size=0)", "hidden_size must be >= 1, got 0"),
         ("logistic(strength=0)", "strength must be > 0, got 0"),
         ("boosting(max_depth=0)", "max_depth must be >= 1, got 0"),
