@@ -6,14 +6,18 @@ paper found: LDLP at least as fast as the best fixed length, LDLP with a thresho
 as LDLP? Are labels of dynamic programming better than the paper's?
 Setting: `mini` with its bundled predictors and cost table, float32, one thread. Fixed drafts and
 thresholds are chosen on the `tune` prompts of a trace, in replay; everything is reported on its
-`test` prompts: replayed with the time of a policy's own decisions as measured there, and live, all
-policies in turns. Chains and trees are each held against the best fixed draft of their family.
+`test` prompts: live, all policies in turns, and replayed with the time of a policy's own decisions
+as measured there. Chains and trees are each held against the best fixed draft of their family.
 Expected: thresholds and LDLP near the best constant, `cost_aware` above it.
 
     adaeagle trace --dtype float32 --out runs/trace-mini
     python -m experiments.learned_rules --trace runs/trace-mini --out runs/learned-rules
 
-Finished parts are kept, the live one a prompt at a time. The last line of stdout is the result.
+It has three parts, each of which does what is left of those before it: `--until tuned`, `--until
+live`, `--until replayed`. What is finished is kept, a policy at a time in the first and a prompt at
+a time in the second, which `--seconds` ends in time; the same command goes on. A folder is of one
+set of predictors, prices, prompts and code: where they change, another is asked for. The last line
+of stdout is the result.
 """
 
 import argparse
@@ -22,6 +26,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +36,7 @@ import torch
 from adaeagle.bench import provenance
 from adaeagle.bench.headroom import chain_family, eagle2_family, headroom
 from adaeagle.bench.records import PromptRecord
+from adaeagle.bench.run_folder import difference, write_whole
 from adaeagle.bench.statistics import bootstrap_ratio
 from adaeagle.bundled import BUNDLED
 from adaeagle.cost import CostModel
@@ -37,31 +44,40 @@ from adaeagle.prompts import read_prompts
 from adaeagle.registry import get_policy
 from adaeagle.replay import replay
 from adaeagle.splits import TEST, split_of
+from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.trace import Trace
 from experiments import comparison, replaying
 from experiments.commands.models import ModelOptions
 
-CHAIN, TREE = "chain", "eagle2"
-LDLP_DP = "predictor='mini/ldlp_dp'"
+CHAIN, TREE, PLAIN = "chain", "eagle2", "vanilla"
+PARTS = TUNED, LIVE, REPLAYED = ("tuned", "live", "replayed")
 
-GRIDS: dict[str, tuple[str, Sequence[float]]] = {
-    "cumulative": ("cumulative(log_threshold={})", (-1.0, -2.0, -3.0, -4.0, -5.0, -6.0)),
-    "confidence": ("confidence(threshold={})", (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)),
-    "ldlp": ("ldlp(offset={})", (-3.0, -2.0, -1.0, 0.0, 1.0)),
-    "ldlp_dp": (f"ldlp({LDLP_DP}, offset={{}})", (-3.0, -2.0, -1.0, 0.0, 1.0)),
-    "ldlp_ddd": ("ldlp_ddd(offset=-2.0, log_threshold={})", (-0.6, -1.5, -3.0, -4.0)),
-    "ldlp_ddd_dp": (
-        f"ldlp_ddd({LDLP_DP}, offset=-2.0, log_threshold={{}})",
-        (-0.6, -1.5, -3.0, -4.0),
-    ),
-    "specdec_pp": ("specdec_pp(max_risk={})", (0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.99)),
-    "disco": ("disco(threshold={})", (0.6, 0.7, 0.8, 0.85, 0.9, 0.95)),
+CODE = ("adaeagle", "policies", "predictors")
+MODEL_FILES = (".json", ".jsonl", ".safetensors")
+"""What a run is made of."""
+
+OFFSETS = (-3.0, -2.0, -1.0, 0.0, 1.0)
+OFFSETS_AND_LOGS = tuple(product((-3.0, -2.0, -1.0), (-1.5, -3.0, -4.0, -5.0)))
+DP = "predictor='mini/ldlp_dp', "
+GRIDS: dict[str, list[str]] = {
+    "cumulative": [f"cumulative(log_threshold={x})" for x in (-1.0, -2.0, -3.0, -4.0, -5.0, -6.0)],
+    "confidence": [f"confidence(threshold={x})" for x in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)],
+    "ldlp": [f"ldlp(offset={x})" for x in OFFSETS],
+    "ldlp_dp": [f"ldlp({DP}offset={x})" for x in OFFSETS],
+    "ldlp_ddd": [f"ldlp_ddd(offset={x}, log_threshold={y})" for x, y in OFFSETS_AND_LOGS],
+    "ldlp_ddd_dp": [f"ldlp_ddd({DP}offset={x}, log_threshold={y})" for x, y in OFFSETS_AND_LOGS],
+    "specdec_pp": [f"specdec_pp(max_risk={x})" for x in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)],
+    "disco": [f"disco(threshold={x})" for x in (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)],
 }
 """Rules and their thresholds; on chains of 16 and on the best fixed tree, made deeper."""
 
 UNTUNED = ("hf_dynamic", "cost_aware")
 PAPER = ("ldlp()", "ldlp_ddd()")
 """As published, with no offset and a log-threshold of -0.6."""
+BANDITS = tuple(
+    f"{kind}({', '.join(f'chain(length={k})' for k in (2, 4, 8, 12))})"
+    for kind in ("ucb", "thompson")
+)
 
 
 def on_chain(rule: str) -> str:
@@ -80,57 +96,79 @@ def speed(spec: str, trace: Trace, cost: CostModel) -> float:
     )
 
 
-def tuned(trace: Trace, cost: CostModel) -> dict[str, Any]:
+class Tuner:
+    """Speeds on the `tune` prompts, each kept as soon as it is known.
+
+    Args:
+        trace: of those prompts.
+        path: of the speeds.
+    """
+
+    def __init__(self, trace: Trace, path: Path) -> None:
+        self.trace = trace
+        self.cost = CostModel.load("mini")
+        self.path = path
+        self.speeds: dict[str, float] = json.loads(path.read_bytes()) if path.is_file() else {}
+
+    def best(self, specs: Sequence[str]) -> str:
+        """The fastest of them."""
+        for spec in specs:
+            if spec not in self.speeds:
+                self.speeds[spec] = speed(spec, self.trace, self.cost)
+                _write(self.path, self.speeds)
+        best = max(specs, key=self.speeds.__getitem__)
+        print(f"{best}: {self.speeds[best]:.1f} tokens/s", file=sys.stderr)
+        return best
+
+    def best_fixed(self, family: str, members: Sequence[str]) -> str:
+        return headroom(family, members, self.trace, self.cost).baseline
+
+
+def tuned(tuner: Tuner) -> dict[str, Any]:
     """The best fixed draft of each family, and every arm's spec with its best threshold."""
-    families = {CHAIN: chain_family(), TREE: eagle2_family()}
-    fixed = {name: headroom(name, own, trace, cost).baseline for name, own in families.items()}
+    fixed = {
+        CHAIN: tuner.best_fixed(CHAIN, chain_family()),
+        TREE: tuner.best_fixed(TREE, eagle2_family()),
+    }
     tree = get_policy(fixed[TREE])
-    shape = {"depth": tree.depth + 2, "width": tree.width, "nodes": tree.nodes}  # type: ignore[attr-defined]
+    depth, width, nodes = tree.depth, tree.width, tree.nodes  # type: ignore[attr-defined]
+
+    def on_deeper_tree(rule: str) -> str:
+        return on_tree(rule, depth + 2, width, nodes)
+
     arms: dict[str, list[str]] = {name: [spec] for name, spec in fixed.items()}
-    scores: dict[str, float] = {}
-    for template, values in GRIDS.values():
-        rules = [template.format(value) for value in values]
-        for name, specs in (
-            (CHAIN, [on_chain(rule) for rule in rules]),
-            (TREE, [on_tree(rule, **shape) for rule in rules]),
-        ):
-            scores |= {spec: speed(spec, trace, cost) for spec in specs}
-            arms[name].append(max(specs, key=scores.__getitem__))
-            print(f"{arms[name][-1]}: {scores[arms[name][-1]]:.1f} tokens/s", file=sys.stderr)
-    for rule in UNTUNED:
-        arms[CHAIN].append(on_chain(rule))
-        arms[TREE].append(on_tree(rule, **shape))
-    arms[CHAIN] += [on_chain(rule) for rule in PAPER]
-    lengths = ", ".join(f"chain(length={k})" for k in (2, 4, 8, 12))
-    arms[CHAIN] += [f"{kind}({lengths}, cost='mini')" for kind in ("ucb", "thompson")]
-    nodes, depth, width = tree.nodes, tree.depth, tree.width  # type: ignore[attr-defined]
-    specs = [
-        f"c2t(depth={depth}, width={width}, nodes={nodes}, threshold={threshold})"
-        for threshold in (0.0, 0.02, 0.05, 0.1)
-    ]
-    scores |= {spec: speed(spec, trace, cost) for spec in specs}
-    arms[TREE].append(max(specs, key=scores.__getitem__))
-    return {"fixed": fixed, "arms": arms, "tune_tokens_per_second": scores}
+    for rules in GRIDS.values():
+        arms[CHAIN].append(tuner.best([on_chain(rule) for rule in rules]))
+        arms[TREE].append(tuner.best([on_deeper_tree(rule) for rule in rules]))
+    arms[CHAIN] += [on_chain(rule) for rule in (*UNTUNED, *PAPER)] + [*BANDITS]
+    arms[TREE] += [on_deeper_tree(rule) for rule in UNTUNED]
+    c2t = f"c2t(depth={depth}, width={width}, nodes={nodes}, threshold={{}})"
+    arms[TREE].append(tuner.best([c2t.format(x) for x in (0.0, 0.02, 0.05, 0.1)]))
+    return {"fixed": fixed, "arms": arms, "tune_tokens_per_second": tuner.speeds}
 
 
-def live(specs: Sequence[str], prompts: str, out: Path, max_new_tokens: int) -> list[PromptRecord]:
-    """All policies on all prompts, in turns, or the rest of that."""
+def live(
+    specs: Sequence[str], prompts: str, out: Path, max_new_tokens: int, seconds: float | None
+) -> list[PromptRecord] | None:
+    """All policies on all `test` prompts, in turns, or the rest of that; None: not all in time."""
     test = out / "test.jsonl"
-    if not test.is_file():
-        known = read_prompts(prompts)
-        splits = split_of(known)
-        chosen = [asdict(prompt) for prompt in known if splits[prompt.id] == TEST]
-        test.write_text("".join(json.dumps(each) + "\n" for each in chosen), encoding="utf-8")
+    known = read_prompts(prompts)
+    splits = split_of(known)
+    chosen = [asdict(prompt) for prompt in known if splits[prompt.id] == TEST]
+    test.write_text("".join(json.dumps(each) + "\n" for each in chosen), encoding="utf-8")
     settings = comparison.Settings(
         models=ModelOptions(dtype="float32", threads=torch.get_num_threads()),
-        policies=specs,
+        policies=[PLAIN, *specs],
         prompts=str(test),
         max_new_tokens=max_new_tokens,
+        seconds=seconds,
         out=out / "live",
     )
-    comparison.compare(settings, as_json=True)
-    lines = (out / "live" / "records.jsonl").read_text(encoding="utf-8").splitlines()
-    return [PromptRecord.from_json(json.loads(line)) for line in lines]
+    records, _ = comparison.measure(settings)
+    if len(records) == len(chosen):
+        return records
+    print(f"{len(records)} of {len(chosen)} prompts: the same command goes on", file=sys.stderr)
+    return None
 
 
 def told(records: Sequence[PromptRecord], spec: str, fixed: str) -> dict[str, Any]:
@@ -158,56 +196,95 @@ def lead(records: Sequence[PromptRecord], spec: str) -> dict[str, Any]:
     return {"ratio": found["over_fixed"], "ci95": found["over_fixed_ci95"]}
 
 
-def run(trace_path: Path, out: Path, max_new_tokens: int) -> dict[str, Any]:
-    """Tunes, replays, runs live, and puts it all together."""
+def begin(out: Path, folder: TraceFolder, max_new_tokens: int) -> None:
+    """Makes the folder of a run, or finds that it is this run's.
+
+    Raises:
+        ValueError: it is of other predictors, prices, prompts, lengths or code.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    root = BUNDLED.parents[1]
+    code = [path for name in CODE for path in sorted((root / name).rglob("*.py"))]
+    models = sorted(path for path in (BUNDLED / "mini").rglob("*") if path.suffix in MODEL_FILES)
+    given = {
+        "trace": folder.manifest.digest,
+        "max_new_tokens": max_new_tokens,
+        "code": _digest(code),
+        "bundled": {str(path.relative_to(BUNDLED)): _digest([path]) for path in models},
+    }
+    path = out / "made_of.json"
+    if path.is_file() and (found := json.loads(path.read_bytes())) != given:
+        raise ValueError(
+            f"out must be a folder without another run, {out} holds one: {difference(found, given)}"
+        )
+    _write(path, given)
+
+
+def run(
+    trace_path: Path, out: Path, max_new_tokens: int, until: str, seconds: float | None
+) -> dict[str, Any] | None:
+    """Tunes, runs live, replays, and puts it all together; None where it ends before."""
     folder = replaying.open_trace(trace_path)
+    begin(out, folder, max_new_tokens)
     plan = out / "tuned.json"
     if not plan.is_file():
-        found = tuned(replaying.load_trace(folder, "tune", ""), CostModel.load("mini"))
-        plan.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    chosen = json.loads(plan.read_text(encoding="utf-8"))
+        trace = replaying.load_trace(folder, "tune", "")
+        _write(plan, tuned(Tuner(trace, out / "tune_speeds.json")))
+    chosen = json.loads(plan.read_bytes())
     specs = [spec for own in chosen["arms"].values() for spec in own]
-    # First what may be interrupted, and then goes on where it was.
-    lived = live(specs, folder.manifest.prompts, out, max_new_tokens)
+    if until == TUNED:
+        return None
+    lived = live(specs, folder.manifest.prompts, out, max_new_tokens, seconds)
+    if lived is None or until == LIVE:
+        return None
     settings = replaying.Settings(
         trace=trace_path,
-        policies=specs,
+        policies=[PLAIN, *specs],
         cost=BUNDLED / "mini" / "cost.json",
         split=TEST,
         out=out / "replay",
     )
     replayed, whole = replaying.replay_policies(settings)
     recovered = {arm["policy"]: arm["headroom_recovered"] for arm in whole["arms"]}
+
+    def arm(family: str, spec: str, fixed: str) -> dict[str, Any]:
+        return {
+            "family": family,
+            "policy": spec,
+            "replay": {**told(replayed, spec, fixed), "headroom_recovered": recovered[spec]},
+            "live": told(lived, spec, fixed),
+            "cost_aware_over_it": {"replay": lead(replayed, spec), "live": lead(lived, spec)},
+        }
+
+    fixed = chosen["fixed"]
     return {
         "experiment": "learned_rules",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": provenance.hardware(),
         "versions": provenance.versions(),
         "git": provenance.git(),
-        "trace_sha256": folder.manifest.digest,
+        "made_of": json.loads((out / "made_of.json").read_bytes()),
         "num_prompts": len(lived),
         "max_new_tokens": {"replay": folder.manifest.max_new_tokens, "live": max_new_tokens},
         "oracle": whole["oracle"],
         "tuned": chosen,
         "arms": [
-            {
-                "family": family,
-                "policy": spec,
-                "replay": {
-                    **told(replayed, spec, chosen["fixed"][family]),
-                    "headroom_recovered": recovered[spec],
-                },
-                "live": told(lived, spec, chosen["fixed"][family]),
-                "cost_aware_over_it": {
-                    "replay": lead(replayed, spec),
-                    "live": lead(lived, spec),
-                },
-            }
-            for family, own in chosen["arms"].items()
-            for spec in own
+            arm(PLAIN, PLAIN, fixed[CHAIN]),
+            *(
+                arm(family, spec, fixed[family])
+                for family, own in chosen["arms"].items()
+                for spec in own
+            ),
         ],
     }
+
+
+def _digest(paths: Sequence[Path]) -> str:
+    return sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()[:16]
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -215,12 +292,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--trace", type=Path, required=True, help="of mini's bundled prompts")
     parser.add_argument("--out", type=Path, required=True, help="folder of everything")
     parser.add_argument("--max-new-tokens", type=int, default=96, help="of each live answer")
+    parser.add_argument("--until", choices=PARTS, default=REPLAYED, help="the last part to do")
+    parser.add_argument("--seconds", type=float, help="in which the live part is to stay")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    result = run(options.trace, options.out, options.max_new_tokens)
-    (options.out / "result.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    result = run(options.trace, options.out, options.max_new_tokens, options.until, options.seconds)
+    if result is not None:
+        _write(options.out / "result.json", result)
+        print(json.dumps(result))
 
 
 if __name__ == "__main__":
