@@ -1,17 +1,19 @@
 """A model's body: embeddings, layers and last norm, without what lies around them.
 
 Llama's kin are nothing but embeddings, layers that are all called alike, a rotary table and a norm.
-There the layers are called one after another. What `transformers` does besides (settings merged
-with the config, masks, capture of outputs, a rotary table made anew) takes as long as a layer or
-two, at every draft forward. Whether a body is of that form is told by trial: it must give the same
-bits. Any other is called as it is.
+There the layers are called one after another, and those of Llama itself are computed from their
+weights, see `adaeagle.llama_layers`. What `transformers` does besides (settings merged with the
+config, masks, capture of outputs, a rotary table made anew) takes as long as a layer or two, at
+every draft forward. Whether a body is of that form is told by trial: it must give the same bits.
+Any other is called as it is.
 
 Shapes: T texts, R rows of a forward, D hidden size, S slots of the cache, H head dimension.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from adaeagle.kv_cache import KVCache, LayerShape
+from adaeagle.llama_layers import LlamaLayers
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +31,10 @@ LAST = -1
 PARTS = ("embed_tokens", "layers", "rotary_emb", "norm")
 FIXED_ROPES = ("default", "linear", "llama3", "yarn")
 """Rotary tables that do not depend on how long the text is."""
+
+
+Form = Literal["weights", "layers", "whole"]
+"""What a forward calls: layers' weights, layers one after another, or the body as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +61,10 @@ class Body(nn.Module):
         self._whole: Any = model.base_model
         self._device = device
         self._rotary = RotaryTable(getattr(self._whole, "rotary_emb", None))
-        self.is_plain = self._try(layers)
-        """Whether its layers are called one after another where a cache is filled."""
-        log.debug("%s: layers called alone: %s", type(self._whole).__name__, self.is_plain)
+        self._llama: LlamaLayers | None = None
+        self.form: Form = self._try(layers)
+        """What is called where a cache is filled, unless somebody else has a say in it."""
+        log.debug("%s is run by its %s", type(self._whole).__name__, self.form)
 
     def forward(
         self,
@@ -69,9 +77,27 @@ class Body(nn.Module):
         """See `Target.forward`."""
         # Rows that attend to earlier rows of their own forward need a mask, which others make.
         is_masked = mask is not None or token_ids.shape[1] == 1
-        if cache is not None and is_masked and self.is_plain and not self._is_hooked():
-            return self._run_layers(token_ids, position_ids, mask, cache, layers)
-        return self._run_whole(token_ids, position_ids, mask, cache, layers)
+        form = self.form
+        if cache is None or not is_masked or form == "whole" or self._is_hooked():
+            return self._run_whole(token_ids, position_ids, mask, cache, layers)
+        if form == "weights" and self._llama is not None and self._llama.are_untouched():
+            return self._run_weights(token_ids, position_ids, mask, cache, layers)
+        return self._run_layers(token_ids, position_ids, mask, cache, layers)
+
+    def _run_weights(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        cache: KVCache,
+        layers: tuple[int, ...],
+    ) -> Features:
+        assert self._llama is not None
+        hidden = self._whole.embed_tokens(token_ids)
+        rotary = self._rotary(hidden, position_ids, cache.capacity)
+        hidden, states = self._llama(hidden, mask, cache, rotary, layers)
+        states[LAST] = self._whole.norm(hidden)
+        return self._gather(states, layers)
 
     def _run_layers(
         self,
@@ -134,10 +160,21 @@ class Body(nn.Module):
         return bool(whole._forward_hooks or whole._forward_pre_hooks or "forward" in whole.__dict__)
 
     @torch.no_grad()
-    def _try(self, layers: list[LayerShape]) -> bool:
-        """Whether calling the layers alone gives the same bits: a step, and a masked tree."""
+    def _try(self, layers: list[LayerShape]) -> Form:
+        """The first form that gives the same bits as the whole."""
         if not all(hasattr(self._whole, part) for part in PARTS) or self._is_hooked():
-            return False
+            return "whole"
+        try:
+            self._llama = LlamaLayers(self._whole.layers)
+        except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+            log.debug("%s has other layers than Llama's: %s", type(self._whole).__name__, error)
+        else:
+            if self._llama.are_untouched() and self._is_same(layers, self._run_weights):
+                return "weights"
+        return "layers" if self._is_same(layers, self._run_layers) else "whole"
+
+    def _is_same(self, layers: list[LayerShape], run: Callable[..., Features]) -> bool:
+        """Whether `run` gives the same bits as the whole: of a step, and of a masked tree."""
         device = self._whole.embed_tokens.weight.device
         dtype = layers[0].dtype
         token_ids = torch.arange(1, 5, device=device).unsqueeze(0)
@@ -149,15 +186,15 @@ class Body(nn.Module):
         inner = (0, len(layers) // 2, LAST)
         for rows, places, allowed in (step, tree):
             found = []
-            for run in (self._run_whole, self._run_layers):
+            for side in (self._run_whole, run):
                 cache = KVCache(layers, 8)
                 try:
                     self._run_whole(token_ids, positions, None, cache, ())
-                    found.append(run(rows, places, allowed, cache, inner).chosen)
+                    found.append(side(rows, places, allowed, cache, inner).chosen)
                 except torch.OutOfMemoryError:
                     raise
                 except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-                    log.debug("%s is called as it is: %s", type(self._whole).__name__, error)
+                    log.debug("%s is run as it is: %s", type(self._whole).__name__, error)
                     return False
             if not torch.equal(*found):
                 return False

@@ -8,7 +8,7 @@ Shapes: L layers, B texts, H key-value heads, S slots, D head dimension.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,15 @@ class LayerShape:
     num_heads: int
     key_dim: int
     value_dim: int
+
+
+class Slots(NamedTuple):
+    """One layer's views of the cache in one forward, each [B, H, S, D]."""
+
+    new_keys: Tensor  # to be written
+    new_values: Tensor
+    keys: Tensor  # all that is filled, the new ones at the end
+    values: Tensor
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # of __init_subclass__
@@ -86,10 +95,9 @@ class KVCache(Cache):
     def _allocate(self, capacity: int) -> None:
         self.capacity = capacity
         self._buffers: list[Tensor] = []  # each [layers of one shape, B, H, S, D]
+        self._groups: list[tuple[list[int], Tensor, Tensor]] = []
         for shape in dict.fromkeys(self._shapes):
-            members = [
-                layer for layer, own in zip(self._slots, self._shapes, strict=True) if own == shape
-            ]
+            members = [layer for layer, own in enumerate(self._shapes) if own == shape]
             keys, values = (
                 torch.zeros(
                     (len(members), self._batch_size, shape.num_heads, capacity, dim),
@@ -99,8 +107,9 @@ class KVCache(Cache):
                 for dim in (shape.key_dim, shape.value_dim)
             )
             self._buffers += [keys, values]
+            self._groups.append((members, keys, values))
             for layer, own_keys, own_values in zip(members, keys, values, strict=True):
-                layer.keys, layer.values = own_keys, own_values
+                self._slots[layer].keys, self._slots[layer].values = own_keys, own_values
 
     def reserve(self, num_new: int) -> None:
         """Makes room for `num_new` more tokens; the buffers double where they are full."""
@@ -116,6 +125,23 @@ class KVCache(Cache):
     def length(self) -> int:
         """Filled slots."""
         return self._slots[0].length
+
+    def append(self, num_new: int) -> list[Slots]:
+        """Each layer's slots of `num_new` more tokens, for the caller to fill; see `reserve`.
+
+        In place of `update` of every layer: views of all layers cost little more than one's.
+        """
+        start, end = self.length, self.length + num_new
+        self.truncate(end)
+        found: dict[int, Slots] = {}
+        for members, keys, values in self._groups:
+            parts = (
+                buffer[..., first:end, :].unbind()
+                for first in (start, 0)
+                for buffer in (keys, values)
+            )
+            found |= zip(members, map(Slots, *parts), strict=True)
+        return [found[layer] for layer in range(len(self._slots))]
 
     def truncate(self, length: int) -> None:
         """Forgets every slot from `length` on."""

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedModel
 
 from adaeagle import Target
-from adaeagle.body import LAST, RotaryTable
+from adaeagle.body import LAST, Form, RotaryTable
 from adaeagle.kv_cache import KVCache
 
 MakeModel = Callable[..., PreTrainedModel]
+
+
+FORMS: tuple[Form, ...] = ("weights", "layers", "whole")
 
 
 def own(model: PreTrainedModel) -> Any:
@@ -44,12 +47,12 @@ def test_the_same_bits(
     family: str, attention: str, dtype: torch.dtype, make_model: MakeModel
 ) -> None:
     target = Target(own(make_model(family, attention=attention)).to(dtype))
-    assert target.body.is_plain
+    assert target.body.form == ("weights" if attention == "sdpa" else "layers")
     step = (torch.tensor([[11]]), torch.tensor([[6]]), None)
     for token_ids, positions, mask in (step, tree_of(dtype)):
         found: list[Tensor] = []
-        for is_plain in (True, False):
-            target.body.is_plain = is_plain
+        for form in FORMS:
+            target.body.form = form
             # Twice, since a table of cosines may be there from before.
             for capacity in (16, 512):
                 cache = after_prompt(target, capacity)
@@ -101,7 +104,7 @@ def test_who_has_a_say_in_the_body_keeps_it(make_model: MakeModel) -> None:
     handle = model.base_model.register_forward_hook(lambda *_: calls.append("hook"))
     target.forward(*tree_of(torch.float32), cache)
     assert calls == ["hook"]
-    assert not Target(model).body.is_plain
+    assert Target(model).body.form == "whole"
     handle.remove()
     forward = model.base_model.forward
 
@@ -130,11 +133,11 @@ def test_a_body_that_does_more_is_called_as_it_is(make_model: MakeModel) -> None
             return super().forward(**given)
 
     model.base_model.__class__ = Scaling
-    assert not Target(model).body.is_plain
+    assert Target(model).body.form == "whole"
     # A layer that everybody calls may do what it likes.
     model = own(make_model("llama"))
     model.base_model.layers[1].mlp.register_forward_hook(scaled)
-    assert Target(model).body.is_plain
+    assert Target(model).body.form == "layers"
 
 
 def test_a_body_of_other_parts_is_called_as_it_is() -> None:
@@ -142,7 +145,7 @@ def test_a_body_of_other_parts_is_called_as_it_is() -> None:
     model = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
         GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)  # type: ignore[arg-type]
     )
-    assert not Target(model.eval()).body.is_plain
+    assert Target(model.eval()).body.form == "whole"
 
 
 def test_a_body_whose_layers_take_other_arguments_is_called_as_it_is(
@@ -160,7 +163,7 @@ def test_a_body_whose_layers_take_other_arguments_is_called_as_it_is(
     forward = layer.forward
     layer.forward = lambda hidden, more, **given: forward(hidden, **given)
     model.base_model.__class__ = Telling
-    assert not Target(model).body.is_plain
+    assert Target(model).body.form == "whole"
 
 
 @pytest.mark.parametrize("rope", ["default", "linear", "llama3", "yarn", "dynamic"])

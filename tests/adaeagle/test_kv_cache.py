@@ -54,6 +54,21 @@ def test_attention_reads_what_is_filled() -> None:
     assert cache.get_seq_length() == 6
 
 
+def test_append_is_every_layers_update() -> None:
+    layers = [LAYERS[0], LAYERS[2], LAYERS[1]]
+    cache = KVCache(layers, capacity=8)
+    fill(cache, layers, [0, 1])
+    slots = cache.append(3)
+    assert cache.length == 5
+    for own, layer in zip(slots, layers, strict=True):
+        keys, values = states(layer, [2, 3, 4])
+        own.new_keys.copy_(keys)
+        own.new_values.copy_(values)
+        assert own.keys[0, 0, :, 0].tolist() == [0, 1, 2, 3, 4]
+        assert own.values[0, 0, :, 0].tolist() == [0, -1, -2, -3, -4]
+    assert held(cache, layers) == [0, 1, 2, 3, 4]
+
+
 def test_reserve_doubles_and_keeps() -> None:
     cache = KVCache(LAYERS, capacity=4)
     fill(cache, LAYERS, [0, 1, 2, 3])
