@@ -4,10 +4,10 @@ Question: the seconds of a policy's hooks as a share of those of its rounds, liv
 forwards, and in a replay, whose hooks run in a loop.
 Setting: `mini` with its bundled predictors and cost table, one thread. Live, each prompt is
 answered under all policies in turn, the order rotating, and each text's first round is left out,
-since its draft model reads the prompt. The hooks of fixed shapes stand beside those of rules: that
-much any policy pays. In the replay hooks run one round at a time and are timed every few prompts;
-draft and verification cost what the table says. Shares are ratios of totals, with a bootstrap
-interval over prompts, or over timings in the replay.
+since its draft model reads the prompt. Every rule stands beside its shape without a rule: that much
+any policy pays, and what is added to its share is what the rule costs. In the replay hooks run one
+round at a time and are timed every few prompts; draft and verification cost what the table says.
+Shares are ratios of totals, with a bootstrap interval over prompts, or over timings in the replay.
 Expected: at most 3 %.
 
     python -m experiments.bench_decisions --out result.json
@@ -37,23 +37,16 @@ from adaeagle.replay import replay
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.trace import Trace
 
+CHAIN = "chain(length=12{})"
 TREE = "eagle2(depth=6, width=4, nodes=16{})"
+ON_BOTH = ("confidence", "ldlp", "specdec_pp(max_risk=0.5)", "disco(threshold=0.6)", "cost_aware")
+ON_CHAINS = ("cumulative(log_threshold=-3.0)", "ldlp_ddd(offset=-2.0, log_threshold=-3.0)")
 POLICIES = (
-    "chain(length=8)",
-    "confidence",
-    "cumulative(log_threshold=-3.0)",
-    "hf_dynamic",
-    "ldlp",
-    "ldlp_ddd(log_threshold=-3.0)",
-    "specdec_pp(max_risk=0.7)",
-    "disco",
-    "cost_aware",
+    CHAIN.format(""),
+    *(CHAIN.format(f", stop={rule}") for rule in (*ON_BOTH, *ON_CHAINS, "hf_dynamic")),
     TREE.format(""),
-    TREE.format(", stop=ldlp"),
-    TREE.format(", stop=specdec_pp(max_risk=0.7)"),
-    TREE.format(", stop=disco"),
-    TREE.format(", stop=cost_aware"),
-    "c2t(depth=6, width=4, nodes=16)",
+    *(TREE.format(f", stop={rule}") for rule in ON_BOTH),
+    TREE.format("").replace("eagle2", "c2t"),
 )
 ENVELOPE = ("chain(length=16)", "eagle2(depth=6, width=4)")
 NUM_RECORDED = 6
@@ -105,6 +98,27 @@ def summary(found: Sequence[Spent]) -> dict[str, Any]:
     }
 
 
+def bare(spec: str) -> str | None:
+    """The fixed shape that a policy's rule cuts short, or its scores steer; None: it is none."""
+    if spec.startswith("c2t("):
+        return spec.replace("c2t(", "eagle2(", 1)
+    shape, _, rule = spec.partition(", stop=")
+    return f"{shape})" if rule else None
+
+
+def added(found: Sequence[Spent], shape: Sequence[Spent]) -> dict[str, Any]:
+    """What a rule's share is beyond that of its shape alone, over the same prompts."""
+    hooks, whole = (
+        np.asarray([[getattr(spent, name) for spent in own] for own in (found, shape)])
+        for name in ("hooks", "whole")
+    )
+    drawn = np.random.default_rng(0).integers(len(found), size=(2000, len(found)))
+    shares = hooks[:, drawn].sum(2) / whole[:, drawn].sum(2)
+    low, high = np.quantile(shares[0] - shares[1], [0.025, 0.975])
+    own, other = hooks.sum(1) / whole.sum(1)
+    return {"added": round(own - other, 4), "added_ci95": [round(low, 4), round(high, 4)]}
+
+
 def measure(
     target: Target,
     drafter: EagleDrafter,
@@ -132,9 +146,13 @@ def measure(
             if number % every == 0:
                 replayed[spec].append(of_replay(arms[spec], trace, cost))
         print(f"{number + 1} of {len(prompts)} prompts", file=sys.stderr)
-    return {
-        spec: {"live": summary(live[spec]), "replay": summary(replayed[spec])} for spec in specs
-    }
+    told: dict[str, dict[str, Any]] = {}
+    for spec in specs:
+        told[spec] = {"live": summary(live[spec]), "replay": summary(replayed[spec])}
+        if (shape := bare(spec)) in arms:
+            told[spec]["live"] |= added(live[spec], live[shape])
+            told[spec]["replay"] |= added(replayed[spec], replayed[shape])
+    return told
 
 
 def run(num_prompts: int, max_new_tokens: int, specs: Sequence[str]) -> dict[str, Any]:
@@ -166,9 +184,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = run(options.limit, options.max_new_tokens, options.policies)
     for spec, found in result["policies"].items():
         live, again = found["live"], found["replay"]
+        more = f", of it the rule's {live['added']:.1%}" if "added" in live else ""
         print(
-            f"{spec:48} live {live['share']:6.1%} ({live['hooks_ms']:.2f} of {live['round_ms']:.2f}"
-            f" ms), replay {again['share']:6.1%} ({again['hooks_ms']:.2f} ms)",
+            f"{spec:72} live {live['share']:6.1%} ({live['hooks_ms']:.2f} of {live['round_ms']:.2f}"
+            f" ms){more}; replay {again['share']:6.1%} ({again['hooks_ms']:.2f} ms)",
             file=sys.stderr,
         )
     if options.out is not None:
