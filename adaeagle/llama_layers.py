@@ -149,7 +149,7 @@ class _Layer:
 def _turned(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     """Llama's half-rotation of [T, R, N, H], the left half of the sines negated."""
     cos, sin = rotary
-    return states * cos + states.roll(states.shape[-1] // 2, -1) * sin
+    return (states * cos).add_(states.roll(states.shape[-1] // 2, -1).mul_(sin))
 
 
 def _apply(linear: Parameters, rows: Tensor) -> Tensor:
@@ -163,21 +163,28 @@ def _linear(module: nn.Module) -> Parameters:
 
 
 def _norm(module: Any) -> Callable[[Tensor], Tensor]:
-    """The norm as one operation where that gives the same bits, else as it is; None: no norm."""
+    """Llama's norm in fewer operations where that gives the same bits, else as it is.
+
+    None: there is no norm. A mean by its scalar count and a scalar epsilon cost a conversion each.
+    """
     if module is None:
         return _unchanged
     own: Parameters = module._parameters
-    eps: float = module.variance_epsilon
     weight = own["weight"]
+    eps, width = (
+        torch.tensor(float(number), device=weight.device)
+        for number in (module.variance_epsilon, len(weight))
+    )
 
-    def in_one(rows: Tensor) -> Tensor:
-        weight = own["weight"]
-        return torch.rms_norm(rows, weight.shape, weight, eps)
+    def short(rows: Tensor) -> Tensor:
+        wide = rows.float()
+        squares = torch.mul(wide, wide).sum(-1, keepdim=True)
+        scale = torch.addcdiv(eps, squares, width).rsqrt_()
+        return wide.mul(scale).to(rows.dtype).mul_(own["weight"])
 
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(16, len(weight), generator=generator).to(weight)
-    is_same = torch.equal(in_one(rows), module(rows))
-    return in_one if is_same else module
+    return short if torch.equal(short(rows), module(rows)) else module
 
 
 def _unchanged(rows: Tensor) -> Tensor:
