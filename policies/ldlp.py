@@ -54,10 +54,11 @@ class LDLP(StopRule):
 
     def begin(self, context: Context) -> Tensor | None:
         lengths = self._ask(context)
-        if not math.isfinite(lengths.sum()):
+        is_one = len(lengths) == 1
+        if not math.isfinite(lengths.item() if is_one else lengths.sum()):
             raise ValueError("lengths, and features that they come from, must be finite, got NaN")
         self._length = None
-        if len(lengths) == 1 and context.token_ids.is_cpu:
+        if is_one and context.token_ids.is_cpu:
             self._length = min(round(lengths.item() + self.offset), self.predictor.k_max)
             return None if self._length > 0 else NOWHERE
         lengths = np.round(lengths + self.offset)

@@ -4,6 +4,8 @@ Shapes: P rounds side by side, M new nodes of each, C choices of the draft, S in
 """
 
 import math
+from collections.abc import Sequence
+from operator import mul
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,8 +44,7 @@ class SpecDecPPOdds(Odds):
         self._last = dense(predictor.last)
         self._encoded: Floats | None = None  # [P, 1, H]
         self._one_row = OneRow(predictor.blocks, predictor.last)
-        # Of one round: what is known of its context is added to the bias.
-        self._first_of_round = _with_bias(self._first)
+        self._rows, self._biases = _rows(self._first)
 
     def begin(self, context: Context) -> None:
         if self._context is None:
@@ -53,7 +54,8 @@ class SpecDecPPOdds(Odds):
             return
         encoded = self._context.one(context)
         self._encoded = encoded[None, None]
-        np.add(self._first[1], encoded, out=self._first_of_round[-1])
+        # Of one round: what is known of its context is a part of the bias.
+        self._biases = (self._first[1] + encoded).tolist()
 
     def of(self, tree: DraftTree, start: int) -> Floats:
         weight, bias = self._first
@@ -76,9 +78,8 @@ class SpecDecPPOdds(Odds):
             _newest(tree.entropies),
             tree.num_levels,
             *map(math.exp, array(tree.confidences)[0, -1].tolist()),
-            1.0,
         ]
-        [odds] = self._one_row(np.array(inputs, np.float32) @ self._first_of_round)
+        [odds] = self._one_row(_first_layer(self._rows, self._biases, inputs))
         return odds
 
 
@@ -92,7 +93,7 @@ class DiscoOdds(Odds):
         self._first = folded(predictor.scale, first)
         self._last = dense(last)
         self._one_row = OneRow(None, last)
-        self._first_and_bias = _with_bias(self._first)
+        self._rows, self._biases = _rows(self._first)
 
     def begin(self, context: Context) -> None:
         pass
@@ -108,8 +109,8 @@ class DiscoOdds(Odds):
         assert tree.entropies is not None
         assert tree.confidences is not None
         confidences = map(math.exp, array(tree.confidences)[0, -1].tolist())
-        inputs = [*confidences, _newest(tree.entropies), tree.num_levels, 1.0]
-        [odds] = self._one_row(np.array(inputs, np.float32) @ self._first_and_bias)
+        inputs = [*confidences, _newest(tree.entropies), tree.num_levels]
+        [odds] = self._one_row(_first_layer(self._rows, self._biases, inputs))
         return odds
 
 
@@ -132,9 +133,18 @@ class C2TScores:
         return odds
 
 
-def _with_bias(layer: Layer) -> Floats:
-    """The matrix of inputs that end with a 1."""
-    return np.vstack(layer)
+def _rows(layer: Layer) -> tuple[list[list[float]], list[float]]:
+    """The weights of each output, [H][S], and its bias."""
+    weight, bias = layer
+    return weight.T.tolist(), bias.tolist()
+
+
+def _first_layer(
+    rows: Sequence[Sequence[float]], biases: Sequence[float], inputs: Sequence[float]
+) -> list[float]:
+    """Of one node, [S] → [H]; so small a product takes less time in plain Python."""
+    layer = zip(rows, biases, strict=True)
+    return [sum(map(mul, weights, inputs), bias) for weights, bias in layer]
 
 
 def _newest(values: Tensor) -> float:

@@ -1,8 +1,8 @@
 """Layers of trained networks in NumPy, scales of inputs folded into them.
 
 A rule asks about one text's few numbers at a time: calls into torch would take longer than the
-arithmetic. Between two forwards a call into NumPy is dear too, 5 to 20 microseconds whatever its
-size, so that of one row only products with matrices are NumPy's: the rest is plain Python.
+arithmetic. Between two forwards a call into NumPy is dear too, 5 to 30 microseconds whatever its
+size, so that of one row only products with larger matrices are NumPy's: the rest is plain Python.
 Shapes: P rounds side by side, D feature size, H hidden size, O outputs; `...` is any shape in
 front.
 """
@@ -31,6 +31,8 @@ NOT_FINITE = "features must be finite, got NaN or infinity"
 
 def array(values: Tensor) -> npt.NDArray[Any]:
     """The values themselves, where they are on the host."""
+    if values.is_cpu and not values.requires_grad:  # asked between forwards: `force` takes longer
+        return values.numpy()
     return values.numpy(force=True)
 
 
@@ -85,9 +87,9 @@ class OneRow:
         self._blocks = [dense(layer) for layer in layers]  # type: ignore[arg-type]
         self._last = list(zip(last.weight.tolist(), last.bias.tolist(), strict=True))
 
-    def __call__(self, first: Floats) -> list[float]:
+    def __call__(self, first: Sequence[float]) -> list[float]:
         """What the first layer says, [H] → [O]."""
-        hidden = _silu_of_row(first.tolist())
+        hidden = _silu_of_row(first)
         for weight, bias in self._blocks:
             more = np.array(hidden, np.float32) @ weight + bias
             hidden = list(map(add, hidden, _silu_of_row(more.tolist())))
