@@ -20,7 +20,6 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, StopRule
 from adaeagle.search import Real, SearchSpace, Whole
 from adaeagle.tree import DraftTree, likeliest
-from policies.beam import opened
 from policies.path_scores import PathScores
 from policies.shape import Shape
 from predictors.c2t import C2T as Scorer
@@ -85,7 +84,7 @@ class C2T(Shape):
         scores = self._scores(tree)
         if not frontier.is_cpu:
             scores = scores.to(frontier.device)
-        return opened(scores.gather(1, frontier), self.width)
+        return likeliest(scores.gather(1, frontier), self.width) * self.width
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
         return likeliest(self._scores(tree).to(tree.parents.device), self.nodes)

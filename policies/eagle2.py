@@ -14,8 +14,7 @@ from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
 from adaeagle.search import Rule, SearchSpace, Whole
-from adaeagle.tree import DraftTree
-from policies.beam import opened
+from adaeagle.tree import DraftTree, likeliest
 from policies.shape import Shape
 
 
@@ -60,4 +59,5 @@ class Eagle2(Shape):
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         if len(tree) == 0:
             return frontier.new_full(frontier.shape, self.width)
-        return opened(tree.path_log_probs.gather(1, frontier), self.width)
+        scores = tree.path_log_probs.gather(1, frontier)
+        return likeliest(scores, self.width) * self.width

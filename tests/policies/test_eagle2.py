@@ -8,7 +8,6 @@ import torch
 from adaeagle import Context, DraftTree
 from adaeagle.tree import Level
 from policies import Eagle2
-from policies.beam import opened
 
 
 @pytest.fixture
@@ -43,23 +42,6 @@ def test_the_beam_is_the_likeliest_of_a_level(tree: DraftTree) -> None:
     assert policy.expand(empty, torch.tensor([[-1]]), budget).tolist() == [[2]]
     # Of the last level alone, whatever older nodes have: rows 5 and 3.
     assert policy.expand(tree, torch.tensor([[3, 4, 5, 6]]), budget).tolist() == [[2, 0, 2, 0]]
-
-
-@pytest.mark.parametrize("width", [1, 3, 8])
-def test_the_beam_of_one_text_is_that_among_many(width: int) -> None:
-    """Also where nodes are as likely as others, and where some are nobody's."""
-    torch.manual_seed(width)
-    for kind in ("distinct", "tied", "few"):
-        scores = -torch.rand(30, 7)
-        if kind == "tied":
-            scores = scores.mul(3).round()
-        if kind == "few":
-            scores[torch.rand(30, 7) < 0.6] = -torch.inf
-        alone = torch.cat([opened(row.unsqueeze(0), width) for row in scores])
-        assert torch.equal(alone, opened(scores, width))
-        order = scores.sort(dim=1, descending=True, stable=True).indices[:, :width]
-        expected = torch.zeros_like(alone).scatter_(1, order, width)
-        assert torch.equal(alone, expected * (scores > -torch.inf))
 
 
 def test_the_rerank_is_over_all_levels(tree: DraftTree) -> None:
