@@ -221,6 +221,18 @@ class StopRule(ABC):
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         """Which nodes stay open: frontier [P, F] rows (never the root) → bool [P, F]."""
 
+    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+        """After drafting: which of the nodes that the shape chose are worth verifying.
+
+        Args:
+            tree: everything drafted, at least one node.
+            chosen: [P, N] bool, closed under parents.
+
+        Returns:
+            [P, N] bool, a part of `chosen` that is closed under parents. By default all of it.
+        """
+        return chosen
+
     def observe(self, outcome: Outcome) -> None:
         """After verification: learn. Called only where `learns` is true."""
 

@@ -73,6 +73,9 @@ class AllOf(_Combined):
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_or, self.answers(tree, frontier))
 
+    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+        return reduce(torch.logical_or, [rule.keep(tree, chosen) for rule in self.rules])
+
 
 class AnyOf(_Combined):
     """Closes a node as soon as one rule would.
@@ -88,3 +91,6 @@ class AnyOf(_Combined):
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_and, self.answers(tree, frontier))
+
+    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+        return reduce(torch.logical_and, [rule.keep(tree, chosen) for rule in self.rules])

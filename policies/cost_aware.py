@@ -15,31 +15,37 @@ draft is surprisingly unsure of a token: most draft forwards then cost no decisi
 are drafted unasked, where the best fixed chain has as many: what they are says more than what is
 known before them.
 
-On trees the deepest likely path is looked at, at the prices of a chain: a level is drafted on from
-while its likeliest path, followed by best children, is worth it.
+On trees it says three things: how deep, by the likeliest path as on a chain; which other nodes of a
+level are worth a place in the forward that is made for that one; and, at the end, how many of the
+likeliest nodes are worth verifying. All are weighed by the law's probabilities of whole paths, not
+by the draft's own (`predictors.hazard_nodes`), at the prices of trees. Between two questions it
+follows the likeliest child alone.
 
-Shapes: P rounds side by side, F frontier nodes, K longest chain, N drafted nodes.
+Shapes: P rounds side by side, A of them asked about, F frontier nodes, L nodes of the latest level,
+K longest chain, N drafted nodes.
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from adaeagle.cost import CostModel, RoundShapes
+from adaeagle.cost import CostModel
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
-from adaeagle.tree import DraftTree
+from adaeagle.tree import DraftTree, likeliest
+from policies.prices import BUCKET, Prices
 from predictors.hazard import Hazard
+from predictors.hazard_nodes import HazardNodes
 from predictors.hazard_steps import HazardSteps, Known, Law
 from predictors.predictor import load_as
 from predictors.repeats import WINDOW
 
-BUCKET = 64
-"""Contexts are priced in steps of so many tokens."""
 FIRST = 2
 """Tokens drafted before it is first asked: chosen for `mini`, where asking earlier takes longer and
 recovers no more."""
@@ -82,13 +88,16 @@ class CostAware(StopRule):
         self.cost = cost if isinstance(cost, CostModel) else CostModel.load(cost)
         self.patience = patience
         self._steps = HazardSteps(self.predictor)
-        self._priced: dict[int, list[float]] = {}  # by bucket of contexts
+        self._of = Prices(self.cost, self.predictor.k_max)
         best_rate, best_length = self._best_fixed()
         self.rate = rate or best_rate
         self._first = min(FIRST, best_length)
         self._known: Known
-        self._prices: list[list[float]] = []  # [P][K + 1] seconds of rounds of each length
+        self._nodes: HazardNodes | None = None  # of this round, where it drafts a tree
+        self._contexts: list[int] = []  # [P] tokens before the pending one
         self._plans: list[int] = []  # [P] how far to draft before asking again
+        self._level = 0  # of a tree, the last that was asked about
+        self._open: list[Sequence[int]] = []  # [P] which of its nodes go on
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
@@ -100,40 +109,125 @@ class CostAware(StopRule):
         self.predictor.check_feature_size(context.features.shape[1])
         recent = context.recent(WINDOW)
         self._known = self._steps.begin(context.features, context.token_ids, recent)
-        self._prices = [self._prices_at(tokens - 1) for tokens in context.num_tokens.tolist()]
-        self._plans = [self._first] * len(self._prices)
-        return None if self._first else torch.zeros(len(self._prices), dtype=torch.bool)
+        self._nodes, self._level = None, 0
+        self._contexts = [tokens - 1 for tokens in context.num_tokens.tolist()]
+        self._plans = [self._first] * len(self._contexts)
+        return None if self._first else torch.zeros(len(self._contexts), dtype=torch.bool)
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        if len(tree) > tree.num_levels:
+            return self._go_on_tree(tree, frontier)
         depth = tree.num_levels
-        path = None if len(tree) == depth else _best_path(tree, frontier)
-        log_probs = _along(tree.log_probs, path)
-        asked = [
-            row
-            for row, (plan, said) in enumerate(zip(self._plans, log_probs, strict=True))
-            if plan != STOP and (plan <= depth or said[-1] < SURPRISE)
-        ]
+        log_probs = tree.log_probs.tolist()
+        asked = self._asked([said[-1] for said in log_probs], depth)
         if asked:
-            self._ask(asked, log_probs, _along(tree.token_ids, path))
+            self._ask(asked, log_probs, tree.token_ids.tolist())
         return _answer([plan > depth for plan in self._plans], frontier)
+
+    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+        if len(tree) == tree.num_levels:  # a chain, whose tokens were priced with verification
+            return chosen
+        rows = range(tree.num_rounds)
+        nodes = self._judged()
+        nodes.judge(tree, rows)
+        survival = torch.tensor([nodes.survival(row) for row in rows])
+        survival = survival.to(chosen.device).masked_fill_(~chosen, -torch.inf)
+        prices = [self._of.tree(at, len(tree)) for at in self._contexts]
+        counts = [
+            each.num_verified(likely, self._worth)
+            for each, likely in zip(prices, survival.tolist(), strict=True)
+        ]
+        count = torch.tensor(counts, device=chosen.device) if len(counts) > 1 else counts[0]
+        return likeliest(survival, count)
+
+    @property
+    def _worth(self) -> float:
+        """Tokens that a second must bring."""
+        return self.rate * self.patience
+
+    def _asked(self, said: list[float], depth: int) -> list[int]:
+        """Rounds whose plan has ended, or is in doubt after a token of this log-probability."""
+        return [
+            row
+            for row, (plan, log_prob) in enumerate(zip(self._plans, said, strict=True))
+            if plan != STOP and (plan <= depth or log_prob < SURPRISE)
+        ]
 
     def _ask(
         self, asked: list[int], log_probs: list[list[float]], token_ids: list[list[int]]
     ) -> None:
         """Plans some of the rounds anew, now that [P][N] are drafted."""
-        known, prices, depth = self._known, self._prices, len(log_probs[0])
-        if len(asked) < len(prices):
-            known, prices = known.take(asked), [prices[row] for row in asked]
+        known, depth = self._known, len(log_probs[0])
+        if len(asked) < len(log_probs):
+            known = known.take(asked)
             log_probs = [log_probs[row] for row in asked]
             token_ids = [token_ids[row] for row in asked]
+        prices = [self._of.chain(self._contexts[row]) for row in asked]
         plans = self._plan(self._steps.after(known, log_probs, token_ids), prices, depth)
         for row, plan in zip(asked, plans, strict=True):
             self._plans[row] = plan
 
+    def _judged(self) -> HazardNodes:
+        """What is known of this round's nodes."""
+        if self._nodes is None:
+            self._nodes = HazardNodes(self._steps, self._known)
+        return self._nodes
+
+    def _go_on_tree(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        if self._level != tree.num_levels:  # else it is asked once more, and answers the same
+            self._level, self._open = tree.num_levels, self._opened(tree)
+        goes_on = [
+            [node in some for node in nodes]
+            for nodes, some in zip(frontier.tolist(), self._open, strict=True)
+        ]
+        return torch.tensor(goes_on, device=frontier.device)
+
+    def _opened(self, tree: DraftTree) -> list[Sequence[int]]:
+        """The likeliest node of the latest level, and others where the plan was made anew."""
+        num_parents, num_ranks = tree.levels[-1]
+        first, depth = len(tree) - num_parents * num_ranks, tree.num_levels
+        opened: list[Sequence[int]] = []
+        said: list[float] = []
+        columns = tree.path_log_probs[:, first:].tolist(), tree.log_probs[:, first:].tolist()
+        for row, (paths, log_probs) in enumerate(zip(*columns, strict=True)):
+            place = paths.index(max(paths))
+            if paths[place] == -math.inf:  # nothing was drafted here
+                self._plans[row] = STOP
+            opened.append((first + place,) if self._plans[row] > depth else ())
+            said.append(log_probs[place])
+        asked = self._asked(said, depth)
+        if asked:
+            self._judged().judge(tree, asked)
+            for row in asked:
+                opened[row] = self._replanned(row, tree)
+        return opened
+
+    def _replanned(self, row: int, tree: DraftTree) -> list[int]:
+        """Plans a round anew, and says which nodes of its latest level go on, the likeliest first.
+
+        Args:
+            row: the round.
+            tree: as it was judged.
+        """
+        survival, families = self._judged().survival(row), self._judged().latest(row)
+        ahead = {node: each.ahead for each in families for node in range(each.best, each.end)}
+        best = max(ahead, key=survival.__getitem__)
+        prices = self._of.tree(self._contexts[row], len(tree))
+        law = Law(survival[best], ahead.pop(best))
+        [plan] = self._plan([law], [prices.paths], tree.num_levels)
+        self._plans[row] = plan
+        if plan == STOP:
+            return []
+        # Of another node its best child, which it leads to.
+        tokens = {node: survival[node] * chances[0] for node, chances in ahead.items()}
+        others = sorted(tokens, key=tokens.__getitem__, reverse=True)
+        count = prices.num_beside([tokens[node] for node in others], self._worth)
+        return [best, *others[:count]]
+
     def _plan(self, laws: list[Law], prices: list[list[float]], depth: int) -> list[int]:
         """[P] how far to draft by what is known at `depth`; `STOP`: no further."""
-        worth = self.rate * self.patience
-        longest, horizon = self.predictor.k_max, self.predictor.horizon
+        worth, longest = self._worth, self.predictor.k_max
+        horizon = self.predictor.horizon
         plans = []
         for (alive, ahead), seconds in zip(laws, prices, strict=True):
             best, plan, tokens = 0.0, STOP, 0.0
@@ -147,38 +241,13 @@ class CostAware(StopRule):
             plans.append(plan)
         return plans
 
-    def _prices_at(self, context: int) -> list[float]:
-        """Seconds of rounds that draft 0 to K tokens."""
-        bucket = context // BUCKET
-        if bucket not in self._priced:
-            self._priced[bucket] = self._price(bucket * BUCKET + BUCKET // 2)
-        return self._priced[bucket]
-
-    def _price(self, context: int) -> list[float]:
-        lengths = torch.arange(self.predictor.k_max + 1)
-        widths = (torch.arange(self.predictor.k_max) < lengths.unsqueeze(1)).long()
-        shapes = RoundShapes(
-            contexts=torch.full_like(lengths, context),
-            widths=widths,
-            nodes=lengths,
-            is_tree=torch.zeros_like(lengths, dtype=torch.bool),
-        )
-        seconds: list[float] = self.cost.round_seconds(shapes).tolist()
-        return seconds
-
     def _best_fixed(self) -> tuple[float, int]:
         """Tokens a second of the best chain of one length, and that, for texts as in training."""
         shares = self.predictor.get_buffer("num_accepted").double().numpy()
         at_least = shares[::-1].cumsum()[::-1][1:]  # [K] that so many are accepted, or more
         emitted = 1 + np.concatenate(([0.0], at_least.cumsum()))
-        rates = emitted / self._prices_at(2 * BUCKET)
+        rates = emitted / self._of.chain(2 * BUCKET)
         return float(rates.max()), int(rates.argmax())
-
-
-def _along(values: Tensor, path: Tensor | None) -> list[list[Any]]:
-    """Of each node [P][nodes], or of those on a path [P, N] alone."""
-    found: list[list[Any]] = (values if path is None else values.gather(1, path)).tolist()
-    return found
 
 
 def _answer(goes_on: list[bool], frontier: Tensor) -> Tensor:
@@ -187,14 +256,3 @@ def _answer(goes_on: list[bool], frontier: Tensor) -> Tensor:
     if not frontier.is_cpu:
         found = found.to(frontier.device)
     return found if frontier.shape[1] == 1 else found.expand(frontier.shape)
-
-
-def _best_path(tree: DraftTree, frontier: Tensor) -> Tensor:
-    """The nodes from the first level down to the likeliest frontier node, [P, levels]."""
-    scores = tree.path_log_probs.gather(1, frontier)
-    # Of equals the first of the tree, in whatever order they are given.
-    is_best = scores == scores.amax(1, keepdim=True)
-    path = [frontier.masked_fill(~is_best, len(tree)).amin(1, keepdim=True)]
-    for _ in range(tree.num_levels - 1):
-        path.append(tree.parents.gather(1, path[-1]).clamp(min=0))
-    return torch.cat(path[::-1], dim=1)

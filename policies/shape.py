@@ -53,6 +53,10 @@ class Shape(Policy):
             return num_children
         return num_children * is_open
 
+    def select(self, tree: DraftTree, budget: Budget) -> Tensor:
+        chosen = super().select(tree, budget)
+        return chosen if self.stop is None or len(tree) == 0 else self.stop.keep(tree, chosen)
+
     def check(self, identify: Identify) -> None:
         if self.stop is not None:
             self.stop.check(identify)

@@ -11,7 +11,7 @@ V vocabulary, D feature size, H hidden size and one more, which is always 1 and 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,17 +85,34 @@ class HazardSteps:
         """
         chains = zip(known.repeats, log_probs, token_ids, strict=True)
         scalars = [list(_scalars(repeat, said, ids)) for repeat, said, ids in chains]
-        hidden = np.array(scalars, np.float32) @ self._step
-        hidden += known.contexts[:, None]
-        hidden += self._token.take(token_ids, axis=0)
-        odds = (np.maximum(hidden, 0, out=hidden) @ self._last).tolist()
+        odds = self.odds(known.contexts[:, None], scalars, token_ids).tolist()
         laws = []
         for row in odds:
-            if not math.isfinite(sum(row[-1])):
-                raise ValueError("features must be finite, got NaN or infinity")
-            survival = math.prod([_chance(place[0]) for place in row])
-            laws.append(Law(survival, [_chance(odd) for odd in row[-1][1:]]))
+            survival = math.prod([chance(place[0]) for place in row])
+            laws.append(Law(survival, [chance(odd) for odd in row[-1][1:]]))
         return laws
+
+    def odds(self, contexts: Floats, scalars: Sequence[Any], token_ids: Sequence[Any]) -> Floats:
+        """Log-odds against tokens, and against each of the M that follow if all before are right.
+
+        Args:
+            contexts: [..., H] of rounds; shapes broadcast.
+            scalars: [..., S] nested lists.
+            token_ids: [...] likewise.
+
+        Returns:
+            [..., 1 + M].
+
+        Raises:
+            ValueError: features were NaN or infinite.
+        """
+        hidden = np.array(scalars, np.float32) @ self._step
+        hidden += contexts
+        hidden += self._token.take(token_ids, axis=0)
+        found: Floats = np.maximum(hidden, 0, out=hidden) @ self._last
+        if not math.isfinite(found.sum()):
+            raise ValueError("features must be finite, got NaN or infinity")
+        return found
 
 
 def _scalars(
@@ -112,7 +129,8 @@ def _scalars(
         yield [own, path, *chances, goes_along, goes_along * matched, depth, math.sqrt(depth)]
 
 
-def _chance(odds_against: float) -> float:
+def chance(odds_against: float) -> float:
+    """The probability of log-odds against something."""
     return 1 / (1 + math.exp(min(odds_against, 700.0)))  # beyond it overflows
 
 

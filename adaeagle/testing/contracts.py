@@ -197,6 +197,16 @@ class Stopped(Policy):
         assert torch.equal(open_, turned), "go_on must not depend on the order of the frontier"
         return num_children * open_
 
+    def select(self, tree: DraftTree, budget: Budget) -> Tensor:
+        chosen = super().select(tree, budget)
+        if len(tree) == 0:
+            return chosen
+        with unchanged("keep", tree, chosen):
+            kept = self.rule.keep(tree, chosen)
+        check_tensor("keep", kept, chosen.shape, torch.bool)
+        assert not bool((kept & ~chosen).any()), "keep must be a part of what was chosen"
+        return kept
+
     def reset(self) -> None:
         self.rule.reset()
 

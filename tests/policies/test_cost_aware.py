@@ -1,20 +1,23 @@
 """Drafting on while it is worth its time: the rule by hand, and what it makes of a trace."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 
 from adaeagle.cost import CostModel
 from adaeagle.identity import ModelIdentity
-from adaeagle.policy import Context
+from adaeagle.policy import Budget, Context
 from adaeagle.replay import replay
 from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
-from adaeagle.tree import DraftTree
-from policies import Chain
+from adaeagle.tree import DraftTree, Level
+from policies import AllOf, AnyOf, Chain, Eagle2
 from policies.cost_aware import STOP, CostAware
 from predictors.hazard import Hazard
+from predictors.hazard_nodes import Family
 from predictors.hazard_steps import Known, Law
 from predictors.predictor import About
 
@@ -41,7 +44,7 @@ def context(num_rounds: int = 1) -> Context:
 
 def plan(rule: CostAware, survival: float, ahead: list[float]) -> int:
     """How far the rule would draft after one token, of this law."""
-    return rule._plan([Law(survival, ahead)], [rule._prices_at(100)], 1)[0]
+    return rule._plan([Law(survival, ahead)], [rule._of.chain(100)], 1)[0]
 
 
 def says(rule: CostAware, survival: float, ahead: list[float]) -> bool:
@@ -111,6 +114,149 @@ def test_a_round_that_stops_is_not_asked_again(
     monkeypatch.setattr(rule, "_ask", None)
     again = rule.go_on(make_chain([[0.9, 0.1], [0.9, 0.9]]), frontier + 1)
     assert again[:, 0].tolist() == [False, True]
+
+
+class Told:
+    """In place of `HazardNodes`: survival of one round's nodes, and the same chances after each."""
+
+    def __init__(self, survival: list[float], ahead: list[float]) -> None:
+        self._survival = survival
+        self.ahead = ahead
+        self.families: list[Family] = []
+
+    def judge(self, tree: DraftTree, asked: Sequence[int]) -> None:
+        (_, num_ranks), depth = tree.levels[-1], tree.num_levels
+        first = len(tree) - math.prod(tree.levels[-1])
+        self.families = [
+            Family(depth, best, best + num_ranks, self.ahead)
+            for best in range(first, len(tree), num_ranks)
+        ]
+
+    def survival(self, row: int) -> list[float]:
+        return self._survival
+
+    def latest(self, row: int) -> list[Family]:
+        return self.families
+
+
+def two_levels() -> DraftTree:
+    """Two children of the root, and two of each; the draft thinks little of all of them."""
+    tree = DraftTree.empty(1, "cpu")
+    some = torch.full((1, 1, 2), 0.2).log()
+    tree = tree.grow(Level(torch.tensor([[-1]]), torch.tensor([[[1, 2]]]), some))
+    ids = torch.tensor([[[3, 4], [5, 6]]])
+    return tree.grow(Level(torch.tensor([[0, 1]]), ids, some.expand(1, 2, 2)))
+
+
+def on_tree(
+    rate: float, survival: list[float], ahead: list[float], *, node: float, width: float = 0.0
+) -> CostAware:
+    """A rule that is told what it would have found, in its second level, its plan at an end."""
+    cost = CostModel.linear(constant=0.0, draft=1.0, verify=10.0, node=node, width=width)
+    rule = CostAware(hazard(k_max=3), cost, rate=rate)
+    rule.begin(context())
+    rule._nodes = Told(survival, ahead)  # type: ignore[assignment]
+    rule._plans = [2]
+    return rule
+
+
+SURVIVAL = [0.7, 0.3, 0.35, 0.035, 0.21, 0.03]
+
+
+def test_a_tree_ends_where_no_path_is_worth_a_forward() -> None:
+    """0.35 tokens for a second that must bring 0.4; at 0.3 they are worth it."""
+    tree, frontier = two_levels(), torch.tensor([[2, 3, 4, 5]])
+    rule = on_tree(0.4, SURVIVAL, [1.0, 0.0], node=0.0)
+    assert not rule.go_on(tree, frontier).any()
+    assert rule._plans == [STOP]
+    assert on_tree(0.3, SURVIVAL, [1.0, 0.0], node=0.0).go_on(tree, frontier)[0, 0]
+
+
+@pytest.mark.parametrize(
+    ("node", "width", "expected"),
+    [
+        (0.0, 0.0, [2, 3, 4, 5]),  # what costs nothing brings something
+        (0.0, 0.5, [2, 4]),  # a place in the forward costs 0.1 tokens
+        (0.3, 0.2, [2, 4]),  # a place and a child to verify cost 0.1 tokens together
+        (0.3, 0.9, [2]),
+    ],
+)
+def test_nodes_beside_the_best_are_worth_their_places(
+    node: float, width: float, expected: list[int]
+) -> None:
+    rule = on_tree(0.2, SURVIVAL, [0.9, 0.0], node=node, width=width)
+    tree, frontier = two_levels(), torch.tensor([[2, 3, 4, 5]])
+    found = rule.go_on(tree, frontier)
+    assert (found.nonzero()[:, 1] + 2).tolist() == expected
+    # Asked twice it answers the same, though it has planned meanwhile.
+    assert torch.equal(rule.go_on(tree, frontier.flip(1)), found.flip(1))
+
+
+def test_between_questions_the_likeliest_child_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = on_tree(0.1, SURVIVAL, [0.9, 0.9], node=0.0)
+    rule._plans = [3]
+    monkeypatch.setattr("policies.cost_aware.SURPRISE", -2.0)
+    found = rule.go_on(two_levels(), torch.tensor([[2, 3, 4, 5]]))
+    assert found.tolist() == [[True, False, False, False]]  # equally likely: the first
+    monkeypatch.setattr("policies.cost_aware.SURPRISE", -1.0)  # 0.2 is less likely
+    rule._level = 0
+    assert rule.go_on(two_levels(), torch.tensor([[2, 3, 4, 5]])).all()
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (0.0, [1, 1, 1, 1, 1, 1]),
+        (0.1, [1, 1, 1, 0, 1, 0]),  # those of 0.7, 0.3, 0.35 and 0.21
+        (0.65, [1, 0, 1, 0, 0, 0]),  # of 0.7 and 0.35
+        (9.0, [1, 0, 0, 0, 0, 0]),  # what is drafted is drafted: one at least
+    ],
+)
+def test_of_a_tree_it_verifies_what_pays(node: float, expected: list[int]) -> None:
+    """At half a token a second."""
+    rule = on_tree(0.5, SURVIVAL, [], node=node)
+    tree = two_levels()
+    assert rule.keep(tree, tree.valid).tolist() == [[bool(kept) for kept in expected]]
+    # It leaves out, and brings nothing back.
+    chosen = tree.valid.clone()
+    chosen[0, 2] = False
+    left = [bool(kept) and place != 2 for place, kept in enumerate(expected)]
+    assert rule.keep(tree, chosen).tolist() == [left]
+
+
+def test_each_text_verifies_what_pays_for_it() -> None:
+    """Rounds side by side, where long contexts make nodes dear."""
+    cheap, dear = ([10.0 + place * node for place in range(6)] for node in (0.1, 0.65))
+    rule = on_tree(0.5, SURVIVAL, [], node=0.0)
+    prices = rule._of.tree(0, 6)
+    rule._of.tree = lambda at, _: replace(  # type: ignore[method-assign,assignment]
+        prices, verified=dear if at else cheap
+    )
+    rule._contexts = [0, 1]
+    one = two_levels()
+    columns = ("token_ids", "parents", "log_probs", "path_log_probs", "valid")
+    both = replace(one, **{name: getattr(one, name).expand(2, -1) for name in columns})
+    assert rule.keep(both, both.valid).sum(1).tolist() == [4, 2]
+
+
+def test_a_chain_is_verified_whole(make_chain: MakeChain) -> None:
+    rule = on_tree(0.5, [0.5, 0.05], [], node=9.0)
+    tree = make_chain([[0.5, 0.1]])
+    assert rule.keep(tree, tree.valid) is tree.valid
+
+
+def test_rules_together_verify_what_either_or_both_would() -> None:
+    tree = two_levels()
+    rules = [on_tree(0.5, SURVIVAL, [], node=node) for node in (0.1, 0.65)]
+    assert AllOf(*rules).keep(tree, tree.valid).sum() == 4
+    assert AnyOf(*rules).keep(tree, tree.valid).sum() == 2
+
+
+def test_a_shape_verifies_what_its_rule_keeps() -> None:
+    rule = on_tree(0.5, SURVIVAL, [], node=0.65)
+    eagle = Eagle2(depth=2, width=2, nodes=6, stop=rule)
+    kept = eagle.select(two_levels(), Budget(depth=2, width=2, nodes=6))
+    assert kept.tolist() == [[True, False, True, False, False, False]]
 
 
 def test_the_rate_is_the_best_fixed_chain_s() -> None:
