@@ -23,11 +23,7 @@ answers).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -36,10 +32,11 @@ from adaeagle.body import LAST
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.kv_cache import additive
 from adaeagle.target import Target
-from predictors.causal_lm import trapezoid
+from predictors.eagle3_roots import Roots, unrolled_attention
 from predictors.eagle_data import EagleBatch
 from predictors.eagle_rollout import accepted_lengths
 from predictors.features import target_features
+from predictors.head_training import HeadTraining
 
 
 def default_head3_config(target: Target, draft_vocab_size: int | None = None) -> Eagle3HeadConfig:
@@ -89,73 +86,22 @@ def begin_as_target(head: Eagle3Head, target: Target) -> None:
         head.lm_head.weight.copy_(output if vocab is None else output[vocab.to(output.device)])
 
 
-@dataclass(frozen=True, slots=True)
-class Roots:
-    """The pairs to draft from: those that read an answer's token."""
-
-    texts: Tensor  # [M] int64, whose pairs they are
-    pairs: Tensor  # [M] int64, ascending within a text
-    padded: Tensor  # [B, R] int64, the pairs of each text; what is over is any other pair
-    is_root: Tensor  # [B, R] bool, what is no padding: M in all, in the order of `pairs`
-
-    @classmethod
-    def of(cls, is_answer: Tensor) -> "Roots":
-        """The roots of texts, is_answer [B, T] bool."""
-        reads_answer = is_answer[:, 1:]
-        num_roots = int(reads_answer.sum(1).max())  # one host sync a batch
-        order = reads_answer.int().argsort(dim=1, descending=True, stable=True)[:, :num_roots]
-        is_root = reads_answer.gather(1, order)
-        texts = is_root.nonzero()[:, 0]
-        return cls(texts, order[is_root], order, is_root)
-
-    def pad(self, values: Tensor) -> Tensor:
-        """[1, A, M, D] → [B, A, R, D], zeros where there is no root."""
-        _, num_heads, _, dim = values.shape
-        padded = values.new_zeros(*self.is_root.shape, num_heads, dim)
-        padded[self.is_root] = values[0].transpose(0, 1)
-        return padded.transpose(1, 2)
-
-    def unpad(self, values: Tensor) -> Tensor:
-        """[B, A, R, D] → [1, A, M, D]."""
-        return values.transpose(1, 2)[self.is_root].transpose(0, 1).unsqueeze(0)
-
-
-def unrolled_attention(
-    query: Tensor, pairs: tuple[Tensor, Tensor], own: list[tuple[Tensor, Tensor]], mask: Tensor
-) -> Tensor:
-    """Attention of one step, of every root over the pairs up to it and over its own steps.
-
-    Args:
-        query: [B, A, R, D].
-        pairs: keys and values of step 0, each [B, A, T-1, D].
-        own: keys and values of the later steps, each [B, A, R, D].
-        mask: additive [B, 1, R, T-1], which pairs each root sees.
-    """
-    keys, values = pairs
-    query = query / query.shape[3] ** 0.5
-    own_scores = [(query * key).sum(3, keepdim=True) for key, _ in own]
-    scores = torch.cat((query @ keys.transpose(2, 3) + mask, *own_scores), dim=3)
-    shares = scores.float().softmax(3).to(query.dtype)
-    mixed: Tensor = shares[..., : keys.shape[2]] @ values
-    for place, (_, value) in enumerate(own, start=keys.shape[2]):
-        mixed = mixed + shares[..., place : place + 1] * value
-    return mixed
-
-
-class Eagle3Training(L.LightningModule):
-    """Trains a head against a frozen target, which is no part of the checkpoints.
+class Eagle3Training(HeadTraining):
+    """The training-time test: losses of chains of drafts.
 
     Args:
         head: the network that drafting uses, its draft vocabulary set.
         target: gives embedding, laws and, where the batch has none, features.
-        max_steps: optimiser steps of the whole run; the schedule ends there.
-        learning_rate: AdamW's, at its highest. A small head trained briefly wants 1e-3 and more.
-        weight_decay: AdamW's.
-        warmup_steps: optimiser steps of linear warm-up.
+        max_steps: as all others that are not told here, see `HeadTraining`.
+        learning_rate: see there.
+        weight_decay: see there.
+        warmup_steps: see there.
         unroll: steps of the training-time test.
         decay: each step's loss weighs this much of the one before.
-        rollout: drafted tokens of validation's greedy chains.
+        rollout: see there.
     """
+
+    head: Eagle3Head
 
     def __init__(
         self,
@@ -170,26 +116,21 @@ class Eagle3Training(L.LightningModule):
         decay: float = 0.8,
         rollout: int = 5,
     ) -> None:
-        super().__init__()
-        for name, value in (("max_steps", max_steps), ("unroll", unroll), ("rollout", rollout)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        for name, share in (("learning_rate", learning_rate), ("decay", decay)):
-            if share <= 0:
-                raise ValueError(f"{name} must be > 0, got {share}")
-        self.head = head
-        self.target = target  # not a module: its weights stay out of checkpoints and optimiser
-        target.model.requires_grad_(False)
-        self.max_steps = max_steps
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
+        super().__init__(
+            head,
+            target,
+            max_steps=max_steps,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            rollout=rollout,
+        )
+        if unroll < 1:
+            raise ValueError(f"unroll must be >= 1, got {unroll}")
+        if decay <= 0:
+            raise ValueError(f"decay must be > 0, got {decay}")
         self.unroll = unroll
         self.decay = decay
-        self.rollout = rollout
-
-    def on_fit_start(self) -> None:
-        self.target.model.to(self.device)  # type: ignore[arg-type]
 
     def states(self, token_ids: Tensor, features: Tensor, roots: Roots) -> Iterator[Tensor]:
         """Each step's states [M, H]; beyond a text's end they mean nothing.
@@ -300,13 +241,6 @@ class Eagle3Training(L.LightningModule):
     def validation_step(self, batch: EagleBatch, batch_index: int) -> None:
         features, last = self._features(batch)
         loss, agreements = self.losses(batch, features, last)
-        counts = batch.is_answer[:, 1:]
-        self.log_dict(
-            {"val_loss": loss, "val_agreement": agreements[0]},
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=int(counts.sum()),
-        )
         lengths = accepted_lengths(
             self.head,
             self.target_logits,
@@ -315,32 +249,5 @@ class Eagle3Training(L.LightningModule):
             self.head.fuse(features),
             self.rollout,
         )
-        # Only chains that do not run over the end of their text.
-        whole = counts & (counts.flip(1).cumsum(1).flip(1) > self.rollout)
-        if whole.any():
-            self.log(
-                f"val_accepted_{self.rollout}",
-                lengths[whole].float().mean(),
-                prog_bar=True,
-                sync_dist=True,
-                batch_size=int(whole.sum()),
-            )
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.head.parameters(),
-            lr=self.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=self.weight_decay,
-        )
-        factor = partial(
-            trapezoid,
-            max_steps=self.max_steps,
-            warmup_steps=self.warmup_steps,
-            decay_fraction=1.0,
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        losses = {"val_loss": loss, "val_agreement": agreements[0]}
+        self.log_validation(losses, batch.is_answer[:, 1:], lengths)

@@ -11,20 +11,16 @@ drowned; the pair whose token is an answer's first is trained on too, since draf
 Shapes: B texts, T tokens, H hidden size, V vocabulary, M pairs that count.
 """
 
-from functools import partial
-from typing import Any
-
-import lightning as L
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.target import Target
-from predictors.causal_lm import trapezoid
 from predictors.eagle_data import EagleBatch
 from predictors.eagle_rollout import accepted_lengths
 from predictors.features import target_features
+from predictors.head_training import HeadTraining
 
 
 def default_head_config(target: Target, num_layers: int = 1) -> EagleHeadConfig:
@@ -45,21 +41,23 @@ def default_head_config(target: Target, num_layers: int = 1) -> EagleHeadConfig:
     )
 
 
-class EagleTraining(L.LightningModule):
-    """Trains a head against a frozen target, which is no part of the checkpoints.
+class EagleTraining(HeadTraining):
+    """Regression of features, and the laws that they lead to.
 
     Args:
         head: the network that drafting uses.
         target: gives embedding, output head and, where the batch has none, features.
-        max_steps: optimiser steps of the whole run; the schedule ends there.
-        learning_rate: AdamW's, at its highest. A small head trained briefly wants 1e-3 and more.
-        weight_decay: AdamW's.
-        warmup_steps: optimiser steps of linear warm-up.
+        max_steps: as all others that are not told here, see `HeadTraining`.
+        learning_rate: see there.
+        weight_decay: see there.
+        warmup_steps: see there.
         token_weight: of the cross-entropy beside the feature loss.
         noise: half the width of the uniform noise on input features.
-        rollout: drafted tokens of validation's greedy chains.
+        rollout: see there.
         seed: of the noise.
     """
+
+    head: EagleHead
 
     def __init__(
         self,
@@ -75,29 +73,21 @@ class EagleTraining(L.LightningModule):
         rollout: int = 5,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        for name, value in (("max_steps", max_steps), ("rollout", rollout)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+        super().__init__(
+            head,
+            target,
+            max_steps=max_steps,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            warmup_steps=warmup_steps,
+            rollout=rollout,
+        )
         for name, size in (("token_weight", token_weight), ("noise", noise)):
             if size < 0:
                 raise ValueError(f"{name} must be >= 0, got {size}")
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
-        self.head = head
-        self.target = target  # not a module: its weights stay out of checkpoints and optimiser
-        target.model.requires_grad_(False)
-        self.max_steps = max_steps
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.warmup_steps = warmup_steps
         self.token_weight = token_weight
         self.noise = noise
-        self.rollout = rollout
         self.seed = seed
-
-    def on_fit_start(self) -> None:
-        self.target.model.to(self.device)  # type: ignore[arg-type]
 
     def losses(
         self, predicted: Tensor, features: Tensor, counts: Tensor
@@ -163,43 +153,5 @@ class EagleTraining(L.LightningModule):
             features,
             self.rollout,
         )
-        # Only chains that do not run over the end of their text.
-        num_left = counts.flip(1).cumsum(1).flip(1)
-        whole = counts & (num_left > self.rollout)
-        size = int(counts.sum())
-        self.log_dict(
-            {
-                "val_loss": feature_loss + self.token_weight * token_loss,
-                "val_agreement": agreement,
-            },
-            prog_bar=True,
-            sync_dist=True,
-            batch_size=size,
-        )
-        if whole.any():
-            self.log(
-                f"val_accepted_{self.rollout}",
-                lengths[whole].float().mean(),
-                prog_bar=True,
-                sync_dist=True,
-                batch_size=int(whole.sum()),
-            )
-
-    def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.head.parameters(),
-            lr=self.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=self.weight_decay,
-        )
-        factor = partial(
-            trapezoid,
-            max_steps=self.max_steps,
-            warmup_steps=self.warmup_steps,
-            decay_fraction=1.0,
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        loss = feature_loss + self.token_weight * token_loss
+        self.log_validation({"val_loss": loss, "val_agreement": agreement}, counts, lengths)

@@ -11,9 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle3_head import Eagle3Head
 from experiments.train_head import TrainHeadSettings, train_head
+from predictors.eagle3_roots import Roots
 from predictors.eagle3_training import (
     Eagle3Training,
-    Roots,
     begin_as_target,
     default_head3_config,
     frequent_tokens,
