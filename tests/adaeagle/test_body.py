@@ -95,6 +95,33 @@ def test_rows_that_see_each_other_need_a_mask(make_model: MakeModel) -> None:
 
 
 @torch.no_grad()
+def test_lists_that_count_otherwise_are_not_asked_for(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`transformers` 5.17 leaves the embeddings out where a list of layers is given."""
+    model = own(make_model("llama"))
+    prompt = (torch.arange(3, 9)[None], torch.arange(6)[None], None)
+
+    def chosen() -> Tensor:
+        target = Target(model)
+        return target.forward(*prompt, target.new_cache(6), (0, 2, LAST)).chosen
+
+    expected = chosen()
+
+    kind: Any = type(model.base_model)
+    forward = kind.forward
+
+    def counting(self: Any, output_hidden_states: Any = False, **given: Any) -> Any:
+        output = forward(self, output_hidden_states=bool(output_hidden_states), **given)
+        if isinstance(output_hidden_states, list):
+            output.hidden_states = output.hidden_states[1:]
+        return output
+
+    monkeypatch.setattr(kind, "forward", counting)
+    assert torch.equal(chosen(), expected)
+
+
+@torch.no_grad()
 def test_who_has_a_say_in_the_body_keeps_it(make_model: MakeModel) -> None:
     """Hooks of other libraries, set before the target is made or after."""
     model = own(make_model("llama"))
