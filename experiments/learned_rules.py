@@ -8,6 +8,7 @@ Setting: `mini` with its bundled predictors and cost table, float32, one thread.
 thresholds are chosen on the `tune` prompts of a trace, in replay; everything is reported on its
 `test` prompts: live, all policies in turns, and replayed with the time of a policy's own decisions
 as measured there. Chains and trees are each held against the best fixed draft of their family.
+A rule on trees has the choice, on `tune`, of how much room its tree leaves it.
 Expected: thresholds and LDLP near the best constant, `cost_aware` above it.
 
     adaeagle trace --dtype float32 --out runs/trace-mini
@@ -69,7 +70,9 @@ GRIDS: dict[str, list[str]] = {
     "specdec_pp": [f"specdec_pp(max_risk={x})" for x in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)],
     "disco": [f"disco(threshold={x})" for x in (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.8)],
 }
-"""Rules and their thresholds; on chains of 16 and on the best fixed tree, made deeper."""
+"""Rules and their thresholds; on chains of 16, and on trees with some room."""
+
+DEEPEST, MOST_NODES = 8, 59
 
 UNTUNED = ("hf_dynamic", "cost_aware")
 PAPER = ("ldlp()", "ldlp_ddd()")
@@ -84,8 +87,14 @@ def on_chain(rule: str) -> str:
     return f"chain(length=16, stop={rule})"
 
 
-def on_tree(rule: str, depth: int, width: int, nodes: int) -> str:
-    return f"eagle2(depth={depth}, width={width}, nodes={nodes}, stop={rule})"
+def on_trees(rule: str, fixed: str) -> list[str]:
+    """On the best fixed tree made deeper, and where it has depth, or nodes too, in abundance."""
+    tree: Any = get_policy(fixed)
+    rooms = ((tree.depth + 2, tree.nodes), (DEEPEST, tree.nodes), (DEEPEST, MOST_NODES))
+    return [
+        f"eagle2(depth={depth}, width={tree.width}, nodes={nodes}, stop={rule})"
+        for depth, nodes in rooms
+    ]
 
 
 def speed(spec: str, trace: Trace, cost: CostModel) -> float:
@@ -130,19 +139,15 @@ def tuned(tuner: Tuner) -> dict[str, Any]:
         CHAIN: tuner.best_fixed(CHAIN, chain_family()),
         TREE: tuner.best_fixed(TREE, eagle2_family()),
     }
-    tree = get_policy(fixed[TREE])
-    depth, width, nodes = tree.depth, tree.width, tree.nodes  # type: ignore[attr-defined]
-
-    def on_deeper_tree(rule: str) -> str:
-        return on_tree(rule, depth + 2, width, nodes)
-
     arms: dict[str, list[str]] = {name: [spec] for name, spec in fixed.items()}
     for rules in GRIDS.values():
         arms[CHAIN].append(tuner.best([on_chain(rule) for rule in rules]))
-        arms[TREE].append(tuner.best([on_deeper_tree(rule) for rule in rules]))
+        trees = [spec for rule in rules for spec in on_trees(rule, fixed[TREE])]
+        arms[TREE].append(tuner.best(trees))
     arms[CHAIN] += [on_chain(rule) for rule in (*UNTUNED, *PAPER)] + [*BANDITS]
-    arms[TREE] += [on_deeper_tree(rule) for rule in UNTUNED]
-    c2t = f"c2t(depth={depth}, width={width}, nodes={nodes}, threshold={{}})"
+    arms[TREE] += [tuner.best(on_trees(rule, fixed[TREE])) for rule in UNTUNED]
+    tree: Any = get_policy(fixed[TREE])
+    c2t = f"c2t(depth={tree.depth}, width={tree.width}, nodes={tree.nodes}, threshold={{}})"
     arms[TREE].append(tuner.best([c2t.format(x) for x in (0.0, 0.02, 0.05, 0.1)]))
     return {"fixed": fixed, "arms": arms, "tune_tokens_per_second": tuner.speeds}
 
@@ -190,9 +195,9 @@ def told(records: Sequence[PromptRecord], spec: str, fixed: str) -> dict[str, An
     }
 
 
-def lead(records: Sequence[PromptRecord], spec: str) -> dict[str, Any]:
-    """How many times as fast as an arm `cost_aware` is, on a chain."""
-    found = told(records, on_chain("cost_aware"), spec)
+def lead(records: Sequence[PromptRecord], ours: str, spec: str) -> dict[str, Any]:
+    """How many times as fast as an arm `cost_aware` is."""
+    found = told(records, ours, spec)
     return {"ratio": found["over_fixed"], "ci95": found["over_fixed_ci95"]}
 
 
@@ -248,12 +253,17 @@ def run(
     recovered = {arm["policy"]: arm["headroom_recovered"] for arm in whole["arms"]}
 
     def arm(family: str, spec: str, fixed: str) -> dict[str, Any]:
+        own = chosen["arms"].get(family, chosen["arms"][CHAIN])
+        [ours] = (each for each in own if "cost_aware" in each)
         return {
             "family": family,
             "policy": spec,
             "replay": {**told(replayed, spec, fixed), "headroom_recovered": recovered[spec]},
             "live": told(lived, spec, fixed),
-            "cost_aware_over_it": {"replay": lead(replayed, spec), "live": lead(lived, spec)},
+            "cost_aware_over_it": {
+                "replay": lead(replayed, ours, spec),
+                "live": lead(lived, ours, spec),
+            },
         }
 
     fixed = chosen["fixed"]

@@ -19,12 +19,15 @@ from experiments.learned_rules import (
     UNTUNED,
     Tuner,
     begin,
+    lead,
     live,
     on_chain,
-    on_tree,
+    on_trees,
     told,
     tuned,
 )
+
+FIXED_TREE = "eagle2(depth=4, width=3, nodes=16)"
 
 
 def arm(num_tokens: int, seconds: float, policy_seconds: float) -> ArmRecord:
@@ -35,7 +38,9 @@ def test_every_arm_is_a_policy() -> None:
     rules = [rule for own in GRIDS.values() for rule in own]
     for rule in (*rules, *UNTUNED, *PAPER):
         assert get_policy(on_chain(rule)).length == 16  # type: ignore[attr-defined]
-        assert get_policy(on_tree(rule, 5, 3, 8)).nodes == 8  # type: ignore[attr-defined]
+        trees: list[Any] = [get_policy(spec) for spec in on_trees(rule, FIXED_TREE)]
+        assert [(tree.depth, tree.nodes) for tree in trees] == [(6, 16), (8, 16), (8, 59)]
+        assert {tree.width for tree in trees} == {3}
 
 
 def test_an_arm_is_held_against_the_fixed_draft_on_the_same_prompts() -> None:
@@ -72,6 +77,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def test_the_lead_is_that_of_one_arm_over_another() -> None:
+    arms = {"ours": arm(20, 1.0, 0.0), "theirs": arm(20, 3.0, 0.0)}
+    records = [PromptRecord("0", "", "", 1, [], arms, [], "")]
+    assert lead(records, "ours", "theirs")["ratio"] == 3.0
+
+
 def test_a_speed_that_is_known_is_not_asked_again(tmp_path: Path, asked: list[str]) -> None:
     path, trace = tmp_path / "speeds.json", cast(Trace, None)
     assert Tuner(trace, path).best(["a", "bbb", "cc"]) == "bbb"
@@ -80,10 +91,10 @@ def test_a_speed_that_is_known_is_not_asked_again(tmp_path: Path, asked: list[st
     assert asked == ["a", "bbb", "cc", "dddd"]
 
 
-def test_every_rule_is_tuned_on_chains_and_on_a_deeper_tree(
+def test_every_rule_is_tuned_on_chains_and_on_trees(
     tmp_path: Path, asked: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fixed = {"chain": "chain(length=7)", "eagle2": "eagle2(depth=4, width=3, nodes=16)"}
+    fixed = {"chain": "chain(length=7)", "eagle2": FIXED_TREE}
     monkeypatch.setattr(Tuner, "best_fixed", lambda self, family, members: fixed[family])
     chosen = tuned(Tuner(cast(Trace, None), tmp_path / "speeds.json"))
     assert chosen["fixed"] == fixed
@@ -96,8 +107,8 @@ def test_every_rule_is_tuned_on_chains_and_on_a_deeper_tree(
     rules = len(GRIDS) + len(UNTUNED)
     assert len(chosen["arms"]["chain"]) == 1 + rules + len(PAPER) + len(BANDITS)
     assert len(chosen["arms"]["eagle2"]) == 1 + rules + 1
-    assert all("depth=6" in spec for spec in chosen["arms"]["eagle2"][1:-1])
-    assert len(asked) == 2 * sum(map(len, GRIDS.values())) + 4
+    assert all("nodes=16" in spec for spec in chosen["arms"]["eagle2"][1:-1])  # of equals the first
+    assert len(asked) == 4 * sum(map(len, GRIDS.values())) + 3 * len(UNTUNED) + 4
 
 
 def test_a_folder_is_of_one_set_of_models_and_code(
