@@ -13,6 +13,7 @@ Shapes: T texts, R rows of a forward, D hidden size, S slots of the cache, H hea
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -61,7 +62,6 @@ class Body(nn.Module):
         self._whole: Any = model.base_model
         self._device = device
         self._rotary = RotaryTable(getattr(self._whole, "rotary_emb", None))
-        self._counts_embeddings = self._try_list()
         self._llama: LlamaLayers | None = None
         self.form: Form = self._try(layers)
         """What is called where a cache is filled, unless somebody else has a say in it."""
@@ -141,7 +141,7 @@ class Body(nn.Module):
             past_key_values=cache,
             use_cache=cache is not None,
             # A list keeps those alone; releases that know only a flag read it as True.
-            output_hidden_states=(inner if self._counts_embeddings else True) if inner else False,
+            output_hidden_states=bool(inner) and (inner if self._counts_embeddings else True),
         )
         states = {layer: output.hidden_states[layer] for layer in inner}
         states[LAST] = output.last_hidden_state
@@ -160,14 +160,15 @@ class Body(nn.Module):
         whole = self._whole
         return bool(whole._forward_hooks or whole._forward_pre_hooks or "forward" in whole.__dict__)
 
-    @torch.no_grad()
-    def _try_list(self) -> bool:
+    @cached_property
+    def _counts_embeddings(self) -> bool:
         """Whether a list of hidden states counts them from the embeddings on; 5.17's does not."""
         token_ids = torch.zeros(1, 1, dtype=torch.int64, device=self._device)
-        every, some = (
-            self._whole(input_ids=token_ids, output_hidden_states=wanted).hidden_states or ()
-            for wanted in (True, [0])
-        )
+        with torch.no_grad():
+            every, some = (
+                self._whole(input_ids=token_ids, output_hidden_states=wanted).hidden_states
+                for wanted in (True, [0])
+            )
         return len(every) == len(some)
 
     @torch.no_grad()

@@ -10,23 +10,24 @@ Shapes: T texts, R rows of a forward, D hidden size, N heads, H head dimension, 
 """
 
 from collections.abc import Callable
-from itertools import repeat
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules import module as nn_module
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from adaeagle.kv_cache import KVCache, Slots
+from adaeagle.module_watch import Watch
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 """Whose layers are those of Llama; queries and keys may have a norm, and linear layers a bias."""
 
 FILES = tuple(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES)
 
-IDLE_HOOKS = "transformers.utils.output_capturing"
+GROUPED_ON = ("cpu",)
+"""Devices whose attention reads grouped heads where they lie; `transformers` copies keys and values
+for it where there is a mask. Elsewhere it is left to `transformers`."""
 
 Parameters = dict[str, Any]
 """A module's own `_parameters`, so that replaced ones are found."""
@@ -47,7 +48,7 @@ class LlamaLayers:
         self._layers = [_Layer(layer) for layer in layers]
         first: Any = layers[0]
         self._config = first.self_attn.config
-        self._watch = _Watch(layers)
+        self._watch = Watch([layers, *_left_out(layers)])
 
     def are_untouched(self) -> bool:
         """Whether nobody has put a hook, another forward or another module into a layer since."""
@@ -134,13 +135,11 @@ class _Layer:
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """[T, N, R, H] → [T, R, N, H]."""
-        if query.device.type != "cpu":
+        if query.device.type not in GROUPED_ON:
             mixed: Tensor = sdpa_attention_forward(
                 self._attention, query, keys, values, mask, scaling=self._scaling
             )[0]
             return mixed
-        # The CPU's kernel reads grouped heads where they lie; `transformers` copies keys and values
-        # for it where there is a mask.
         return F.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, scale=self._scaling, enable_gqa=self._is_grouped
         ).transpose(1, 2)
@@ -191,52 +190,15 @@ def _unchanged(rows: Tensor) -> Tensor:
     return rows
 
 
-class _Watch:
-    """Sees whether modules are called as their classes say, which is what is left out here."""
-
-    def __init__(self, layers: nn.ModuleList) -> None:
-        # Activations are called as they are.
-        found = [
-            module
-            for layer in layers
-            for name, module in layer.named_modules()
-            if not name.endswith("act_fn")
-        ]
-        for module in found:
-            if type(module) is not nn.Linear and type(module).__module__ not in FILES:
-                raise TypeError(f"a layer's modules must be of {FAMILIES}, got {type(module)}")
-        self._hooks = [
-            hooks
-            for module in found
-            for hooks in (module._forward_hooks, module._forward_pre_hooks)
-        ]
-        self._num_hooks: list[int] = []
-        self._attributes = [module.__dict__ for module in found]
-        places = [
-            (module._modules, name) for module in (layers, *found) for name in module._modules
-        ]
-        self._owners = [members for members, _ in places]
-        self._names = [name for _, name in places]
-        self._members = [members[name] for members, name in places]
-
-    def is_quiet(self) -> bool:
-        """Whether there is no hook, no other forward and no other module in any place.
-
-        Asked at every forward, of a hundred modules and more: hence no loops in Python.
-        """
-        return (
-            self._has_idle_hooks()
-            and not any(map(dict.__contains__, self._attributes, repeat("forward")))
-            and list(map(dict.get, self._owners, self._names)) == self._members
-            and not nn_module._has_any_global_hook()  # type: ignore[no-untyped-call]
-        )
-
-    def _has_idle_hooks(self) -> bool:
-        """Whether all are those of `transformers`, which do nothing outside of its own forward."""
-        num_hooks = list(map(len, self._hooks))
-        if num_hooks != self._num_hooks:
-            every = (hook for hooks in self._hooks for hook in hooks.values())
-            if any(getattr(hook, "__module__", None) != IDLE_HOOKS for hook in every):
-                return False
-            self._num_hooks = num_hooks
-        return True
+def _left_out(layers: nn.ModuleList) -> list[nn.Module]:
+    """The modules that are not called: all but activations."""
+    found = [
+        module
+        for layer in layers
+        for name, module in layer.named_modules()
+        if not name.endswith("act_fn")
+    ]
+    for module in found:
+        if type(module) is not nn.Linear and type(module).__module__ not in FILES:
+            raise TypeError(f"a layer's modules must be of {FAMILIES}, got {type(module)}")
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaAttention
 
-from adaeagle import Target
+from adaeagle import Target, llama_layers
 from adaeagle.body import LAST, Form
 from adaeagle.kv_cache import additive, causal_mask
 
@@ -98,6 +98,17 @@ def test_the_same_bits(config: Any, dtype: torch.dtype) -> None:
 def test_the_same_bits_in_other_families(family: str, make_model: MakeModel) -> None:
     """With biases, and with norms of queries and keys."""
     target = Target(own(make_model(family)))
+    assert target.body.form == "weights"
+    for num_rows in (1, 6):
+        assert_same_bits(target, num_rows)
+
+
+def test_the_same_bits_by_the_models_attention(
+    make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on other devices."""
+    monkeypatch.setattr(llama_layers, "GROUPED_ON", ())
+    target = Target(own(make_model("llama")))
     assert target.body.form == "weights"
     for num_rows in (1, 6):
         assert_same_bits(target, num_rows)
