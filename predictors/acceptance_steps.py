@@ -1,5 +1,6 @@
 """Trained `SpecDecPP`, `Disco` and `C2T` networks in NumPy: asked after every draft forward.
 
+One text's chain is asked in plain Python, where calls would take longer than the arithmetic.
 Shapes: P rounds side by side, M new nodes of each, C choices of the draft, S inputs, H hidden size.
 """
 
