@@ -74,7 +74,10 @@ class AllOf(_Combined):
         return reduce(torch.logical_or, self.answers(tree, frontier))
 
     def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
-        return reduce(torch.logical_or, [rule.keep(tree, chosen) for rule in self.rules])
+        kept = [rule.keep(tree, chosen) for rule in self.rules]
+        if any(part is chosen for part in kept):  # the usual answer: there is no more than all
+            return chosen
+        return reduce(torch.logical_or, kept)
 
 
 class AnyOf(_Combined):
@@ -93,4 +96,5 @@ class AnyOf(_Combined):
         return reduce(torch.logical_and, self.answers(tree, frontier))
 
     def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
-        return reduce(torch.logical_and, [rule.keep(tree, chosen) for rule in self.rules])
+        kept = [rule.keep(tree, chosen) for rule in self.rules]
+        return reduce(torch.logical_and, [part for part in kept if part is not chosen], chosen)

@@ -6,7 +6,7 @@ Shapes: P rounds side by side, M new nodes of each, C choices of the draft, S in
 
 import math
 from collections.abc import Sequence
-from operator import mul
+from operator import add, mul
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,7 +45,8 @@ class SpecDecPPOdds(Odds):
         self._last = dense(predictor.last)
         self._encoded: Floats | None = None  # [P, 1, H]
         self._one_row = OneRow(predictor.blocks, predictor.last)
-        self._rows, self._biases = _rows(self._first)
+        self._rows, self._own_biases = _rows(self._first)
+        self._biases = self._own_biases
 
     def begin(self, context: Context) -> None:
         if self._context is None:
@@ -54,9 +55,9 @@ class SpecDecPPOdds(Odds):
             self._encoded = self._context(context)[:, None]
             return
         encoded = self._context.one(context)
-        self._encoded = encoded[None, None]
+        self._encoded = np.array([[encoded]], np.float32)
         # Of one round: what is known of its context is a part of the bias.
-        self._biases = (self._first[1] + encoded).tolist()
+        self._biases = list(map(add, self._own_biases, encoded))
 
     def of(self, tree: DraftTree, start: int) -> Floats:
         weight, bias = self._first
@@ -70,7 +71,8 @@ class SpecDecPPOdds(Odds):
     def of_newest(self, tree: DraftTree) -> float:
         assert tree.entropies is not None
         assert tree.confidences is not None
-        log_prob, path = _newest(tree.log_probs), _newest(tree.path_log_probs)
+        [log_probs] = tree.log_probs.tolist()
+        log_prob, path = log_probs[-1], sum(log_probs)
         inputs = [
             math.exp(log_prob),
             math.exp(path),
@@ -150,7 +152,8 @@ def _first_layer(
 
 def _newest(values: Tensor) -> float:
     """Of the last node of one text, [1, N]."""
-    return float(array(values)[0, -1])
+    value: float = array(values).item(-1)
+    return value
 
 
 def _specdec_inputs(tree: DraftTree, start: int) -> Floats:

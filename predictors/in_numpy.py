@@ -114,21 +114,23 @@ class FirstLayer:
         self._last = None if layer.last is None else _table(layer.last)
         self._pending = None if layer.pending is None else _table(layer.pending)
 
-    def one(self, context: Context) -> Floats:
+    def one(self, context: Context) -> list[float]:
         """[H] of a single round.
 
         Raises:
             ValueError: as for many.
         """
         weight, bias = self._feature
-        hidden: Floats = array(self._features(context))[0] @ weight + bias
-        if not math.isfinite(sum(hidden.tolist())):
-            raise ValueError(NOT_FINITE)
+        hidden: Floats = array(self._features(context))[0] @ weight
+        hidden += bias
         if self._last is not None:
             hidden += self._last[int(context.last_token_ids)]
         if self._pending is not None:
             hidden += self._pending[int(context.token_ids)]
-        return hidden
+        values: list[float] = hidden.tolist()
+        if not math.isfinite(sum(values)):
+            raise ValueError(NOT_FINITE)
+        return values
 
     def __call__(self, context: Context) -> Floats:
         """[P, H].

@@ -48,7 +48,7 @@ class LengthSteps:
     def __call__(self, context: Context) -> Floats:
         """[P], not rounded."""
         if len(context.token_ids) == 1:
-            said = self._one_row(self._first.one(context).tolist())
+            said = self._one_row(self._first.one(context))
             return np.array(said if len(said) == 1 else [np.argmax(said)], np.float32)
         weight, bias = self._last
         outputs: Floats = self._blocks(silu(self._first(context))) @ weight + bias
