@@ -161,28 +161,34 @@ def _linear(module: nn.Module) -> Parameters:
     return module._parameters
 
 
-def _norm(module: Any) -> Callable[[Tensor], Tensor]:
-    """Llama's norm in fewer operations where that gives the same bits, else as it is.
+class _Norm:
+    """Llama's norm in fewer operations.
 
-    None: there is no norm. A mean by its scalar count and a scalar epsilon cost a conversion each.
+    A mean and a sum with a scalar cost a conversion each; here the numbers are tensors.
     """
-    if module is None:
-        return _unchanged
-    own: Parameters = module._parameters
-    weight = own["weight"]
-    eps, width = (
-        torch.tensor(float(number), device=weight.device)
-        for number in (module.variance_epsilon, len(weight))
-    )
 
-    def short(rows: Tensor) -> Tensor:
+    def __init__(self, module: Any) -> None:
+        self._own: Parameters = module._parameters
+        weight = self._own["weight"]
+        self._eps, self._width = (
+            torch.tensor(float(number), device=weight.device)
+            for number in (module.variance_epsilon, len(weight))
+        )
+
+    def __call__(self, rows: Tensor) -> Tensor:
         wide = rows.float()
         squares = torch.mul(wide, wide).sum(-1, keepdim=True)
-        scale = torch.addcdiv(eps, squares, width).rsqrt_()
-        return wide.mul(scale).to(rows.dtype).mul_(own["weight"])
+        scale = torch.addcdiv(self._eps, squares, self._width).rsqrt_()
+        return wide.mul(scale).to(rows.dtype).mul_(self._own["weight"])
 
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(16, len(weight), generator=generator).to(weight)
+
+def _norm(module: Any) -> Callable[[Tensor], Tensor]:
+    """In fewer operations where that gives the same bits, else as it is; None: there is no norm."""
+    if module is None:
+        return _unchanged
+    short = _Norm(module)
+    weight = module.weight
+    rows = torch.randn(16, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
     return short if torch.equal(short(rows), module(rows)) else module
 
 

@@ -6,7 +6,6 @@ other libraries hang on modules: hooks, adapters, offloading.
 
 from collections.abc import Sequence
 from itertools import repeat
-from typing import Any
 
 from torch import nn
 from torch.nn.modules import module as nn_module
@@ -29,7 +28,7 @@ class Watch:
             for hooks in (module._forward_hooks, module._forward_pre_hooks)
         ]
         self._num_hooks: list[int] = []
-        self._attributes: list[dict[str, Any]] = [module.__dict__ for module in modules]
+        self._modules = list(modules)
         places = [(module._modules, name) for module in modules for name in module._modules]
         self._owners = [members for members, _ in places]
         self._names = [name for _, name in places]
@@ -42,7 +41,7 @@ class Watch:
         """
         return (
             self._has_idle_hooks()
-            and not any(map(dict.__contains__, self._attributes, repeat("forward")))
+            and not any(map(dict.__contains__, map(vars, self._modules), repeat("forward")))
             and list(map(dict.get, self._owners, self._names)) == self._members
             and not nn_module._has_any_global_hook()  # type: ignore[no-untyped-call]
         )

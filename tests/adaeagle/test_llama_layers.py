@@ -186,6 +186,20 @@ def test_other_weights_are_found(make_model: MakeModel) -> None:
     assert not torch.equal(ran(target, "weights", 3)[0], before[0])
 
 
+def test_a_copy_has_its_own_weights(make_model: MakeModel) -> None:
+    target = Target(own(make_model("llama")))
+    other: Any = copy.deepcopy(target)
+    before = ran(target, "weights", 3)
+    layer = other.model.base_model.layers[1]
+    with torch.no_grad():
+        layer.input_layernorm.weight.mul_(1.5)
+        layer.mlp.up_proj.weight.mul_(1.5)
+    assert_same_bits(other)
+    assert all(map(torch.equal, ran(target, "weights", 3), before))
+    layer.mlp.forward = lambda x: 2 * x
+    assert_same_bits(other)
+
+
 def test_another_attention_is_called(make_model: MakeModel) -> None:
     model = own(make_model("llama"))
     target = Target(model)
