@@ -39,6 +39,7 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
+from policies.one_chain import ANSWERS
 from policies.prices import BUCKET, Prices
 from predictors.hazard import Hazard
 from predictors.hazard_nodes import HazardNodes
@@ -54,10 +55,6 @@ STOP = -1
 SURPRISE = -1.0
 """Log-probability of a drafted token below which the plan is made anew: chosen for `mini`, where
 asking after every token recovers no more, and -2 a quarter less."""
-
-
-ONE = {answer: torch.tensor([[answer]]) for answer in (False, True)}
-"""Answers for one text's chain, made once."""
 
 
 class CostAware(StopRule):
@@ -252,7 +249,7 @@ class CostAware(StopRule):
 
 def _answer(goes_on: list[bool], frontier: Tensor) -> Tensor:
     """[P, F] the same of all nodes of a round."""
-    found = ONE[goes_on[0]] if len(goes_on) == 1 else torch.tensor(goes_on).unsqueeze(1)
+    found = ANSWERS[goes_on[0]] if len(goes_on) == 1 else torch.tensor(goes_on).unsqueeze(1)
     if not frontier.is_cpu:
         found = found.to(frontier.device)
     return found if frontier.shape[1] == 1 else found.expand(frontier.shape)
