@@ -182,8 +182,9 @@ def test_a_tree_ends_where_no_path_is_worth_a_forward() -> None:
     ],
 )
 def test_nodes_beside_the_best_are_worth_their_places(
-    node: float, width: float, expected: list[int]
+    node: float, width: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("policies.cost_aware.SURPRISE", -2.0)
     rule = on_tree(0.2, SURVIVAL, [0.9, 0.0], node=node, width=width)
     tree, frontier = two_levels(), torch.tensor([[2, 3, 4, 5]])
     found = rule.go_on(tree, frontier)
