@@ -3,7 +3,7 @@
 Question: (a) the seconds of decoding texts live under a policy over the seconds of replaying the
 policy on the same texts, all of them at once; (b) the seconds of recording texts over those of
 decoding them plainly, for one deep and wide beam and for the default envelope.
-Setting: `mini`, one thread, texts as long as `adaeagle trace` records them. (a) Each text is
+Setting: `mini`, one thread. (a) Each text is
 decoded under all policies in turn; every few texts all policies are replayed on the whole trace, so
 that both sides meet the same machine. A replay counts from the policy's making to the records of
 every prompt, priced by a cost table; the measuring of a policy's own time, of the same length
@@ -157,7 +157,7 @@ def run(num_prompts: int, max_new_tokens: int, specs: Sequence[str]) -> dict[str
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--limit", type=int, default=88, help="prompts")
-    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--policies", nargs="+", default=(*COMPARED, *LEARNING))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where the result is saved too")

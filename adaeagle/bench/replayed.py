@@ -3,9 +3,11 @@
 Shapes: T texts, R rounds.
 """
 
+import math
 from collections.abc import Collection
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,30 +49,37 @@ def arm_records(
     """
     rounds = replayed.rounds
     shapes = rounds.shapes(trace.positions)
-    texts = trace.positions.text_of[rounds.rows]
     draft = cost.draft_seconds(shapes) + _prompt_drafts(replayed, trace, cost)
     parts = {"draft": draft, "verify": cost.verify_seconds(shapes)}
     parts["other"] = cost.other_seconds(shapes)
+    prefill = cost.prefill_seconds(_prompt_lengths(trace)).tolist()
+    counted = ("depth", "num_drafted", "num_verified", "num_accepted", "num_emitted")
+    # Lists from here on: a prompt has a few rounds, and rounds are in order, text by text.
+    timed = {name: values.tolist() for name, values in parts.items()}
+    counts = {name: getattr(rounds, name).tolist() for name in counted}
+    texts = trace.positions.text_of[rounds.rows]
+    ends = torch.bincount(texts, minlength=len(trace.texts)).cumsum(0).tolist()
     prompts: dict[str, list[int]] = {}
     for number, text in enumerate(trace.texts):
         if prompt_ids is None or text.prompt_id in prompt_ids:
             prompts.setdefault(text.prompt_id, []).append(number)
-    prefill = cost.prefill_seconds(_prompt_lengths(trace))
     found = {}
     for prompt_id, numbers in prompts.items():
-        own = torch.isin(texts, torch.tensor(numbers))
-        seconds = {name: float(values[own].sum()) for name, values in parts.items()}
-        seconds["policy"] = policy_seconds * int(own.sum())
-        seconds["prefill"] = float(prefill[torch.tensor(numbers)].sum())
+        own = [slice(ends[number - 1] if number else 0, ends[number]) for number in numbers]
+        seconds = {
+            name: math.fsum(each for some in own for each in values[some])
+            for name, values in timed.items()
+        }
+        seconds["policy"] = policy_seconds * sum(some.stop - some.start for some in own)
+        seconds["prefill"] = math.fsum(prefill[number] for number in numbers)
+        columns: dict[str, Any] = {
+            **{f"{name}_seconds": value for name, value in seconds.items()},
+            **{name: [each for some in own for each in counts[name][some]] for name in counted},
+        }
         found[prompt_id] = ArmRecord(
             num_tokens=sum(len(trace.texts[number].token_ids) for number in numbers),
             seconds=sum(seconds.values()),
-            **{f"{name}_seconds": value for name, value in seconds.items()},
-            depth=rounds.depth[own].tolist(),
-            num_drafted=rounds.num_drafted[own].tolist(),
-            num_verified=rounds.num_verified[own].tolist(),
-            num_accepted=rounds.num_accepted[own].tolist(),
-            num_emitted=rounds.num_emitted[own].tolist(),
+            **columns,
         )
     return found
 
