@@ -40,10 +40,11 @@ from adaeagle.policy import Context, StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
 from policies.one_chain import ANSWERS
-from policies.prices import BUCKET, Prices
+from policies.prices import BUCKET, PathPrices, Prices
 from predictors.hazard import Hazard
+from predictors.hazard_chains import HazardChains, Law
 from predictors.hazard_nodes import HazardNodes
-from predictors.hazard_steps import HazardSteps, Known, Law
+from predictors.hazard_steps import HazardSteps, Known
 from predictors.predictor import load_as
 from predictors.repeats import WINDOW
 
@@ -89,7 +90,8 @@ class CostAware(StopRule):
         best_rate, best_length = self._best_fixed()
         self.rate = rate or best_rate
         self._first = min(FIRST, best_length)
-        self._known: Known
+        self._before: tuple[Tensor, Tensor, list[list[int]]]  # what is known, not yet encoded
+        self._chains: HazardChains | None = None  # of this round, once it is asked
         self._nodes: HazardNodes | None = None  # of this round, where it drafts a tree
         self._contexts: list[int] = []  # [P] tokens before the pending one
         self._plans: list[int] = []  # [P] how far to draft before asking again
@@ -104,9 +106,8 @@ class CostAware(StopRule):
             lacks = "features" if context.features is None else "recent tokens"
             raise ValueError(f"cost_aware needs the target's {lacks}, got none")
         self.predictor.check_feature_size(context.features.shape[1])
-        recent = context.recent(WINDOW)
-        self._known = self._steps.begin(context.features, context.token_ids, recent)
-        self._nodes, self._level = None, 0
+        self._before = context.features, context.token_ids, context.recent(WINDOW)
+        self._chains, self._nodes, self._level = None, None, 0
         self._contexts = [tokens - 1 for tokens in context.num_tokens.tolist()]
         self._plans = [self._first] * len(self._contexts)
         return None if self._first else torch.zeros(len(self._contexts), dtype=torch.bool)
@@ -154,21 +155,25 @@ class CostAware(StopRule):
         self, asked: list[int], log_probs: list[list[float]], token_ids: list[list[int]]
     ) -> None:
         """Plans some of the rounds anew, now that [P][N] are drafted."""
-        known, depth = self._known, len(log_probs[0])
-        if len(asked) < len(log_probs):
-            known = known.take(asked)
-            log_probs = [log_probs[row] for row in asked]
-            token_ids = [token_ids[row] for row in asked]
-        prices = [self._of.chain(self._contexts[row]) for row in asked]
-        plans = self._plan(self._steps.after(known, log_probs, token_ids), prices, depth)
-        for row, plan in zip(asked, plans, strict=True):
-            self._plans[row] = plan
+        if self._chains is None:
+            self._chains = HazardChains(self._steps, self._known())
+        laws = self._chains.after(asked, log_probs, token_ids)
+        for row, law in zip(asked, laws, strict=True):
+            self._replan(row, law, self._of.chain(self._contexts[row]), len(log_probs[row]))
+
+    def _replan(self, row: int, law: Law, prices: PathPrices, depth: int) -> None:
+        """How far to draft by what is known at `depth`."""
+        self._plans[row] = prices.plan(*law, depth, self._worth) or STOP
 
     def _judged(self) -> HazardNodes:
         """What is known of this round's nodes."""
         if self._nodes is None:
-            self._nodes = HazardNodes(self._steps, self._known)
+            self._nodes = HazardNodes(self._steps, self._known())
         return self._nodes
+
+    def _known(self) -> Known:
+        """Encoded when it is first needed, together with the first question."""
+        return self._steps.begin(*self._before)
 
     def _go_on_tree(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if self._level != tree.num_levels:  # else it is asked once more, and answers the same
@@ -211,9 +216,8 @@ class CostAware(StopRule):
         best = max(ahead, key=survival.__getitem__)
         prices = self._of.tree(self._contexts[row], len(tree))
         law = Law(survival[best], ahead.pop(best))
-        [plan] = self._plan([law], [prices.paths], tree.num_levels)
-        self._plans[row] = plan
-        if plan == STOP:
+        self._replan(row, law, prices.paths, tree.num_levels)
+        if self._plans[row] == STOP:
             return []
         # Of another node its best child, which it leads to.
         tokens = {node: survival[node] * chances[0] for node, chances in ahead.items()}
@@ -221,29 +225,12 @@ class CostAware(StopRule):
         count = prices.num_beside([tokens[node] for node in others], self._worth)
         return [best, *others[:count]]
 
-    def _plan(self, laws: list[Law], prices: list[list[float]], depth: int) -> list[int]:
-        """[P] how far to draft by what is known at `depth`; `STOP`: no further."""
-        worth, longest = self._worth, self.predictor.k_max
-        horizon = self.predictor.horizon
-        plans = []
-        for (alive, ahead), seconds in zip(laws, prices, strict=True):
-            best, plan, tokens = 0.0, STOP, 0.0
-            for length in range(depth + 1, longest + 1):
-                # Beyond the horizon it goes on as at its end.
-                alive *= ahead[min(length - depth, horizon) - 1]
-                tokens += alive
-                gain = tokens - worth * (seconds[length] - seconds[depth])
-                if gain > best:
-                    best, plan = gain, length
-            plans.append(plan)
-        return plans
-
     def _best_fixed(self) -> tuple[float, int]:
         """Tokens a second of the best chain of one length, and that, for texts as in training."""
         shares = self.predictor.get_buffer("num_accepted").double().numpy()
         at_least = shares[::-1].cumsum()[::-1][1:]  # [K] that so many are accepted, or more
         emitted = 1 + np.concatenate(([0.0], at_least.cumsum()))
-        rates = emitted / self._of.chain(2 * BUCKET)
+        rates = emitted / self._of.chain(2 * BUCKET).seconds
         return float(rates.max()), int(rates.argmax())
 
 

@@ -18,10 +18,40 @@ FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
+class PathPrices:
+    """Seconds of rounds that draft and verify a single path."""
+
+    seconds: list[float]  # [K + 1] of paths of 0 to K nodes
+    least: float  # that any node adds to those before it
+
+    def plan(self, alive: float, ahead: Sequence[float], depth: int, worth: float) -> int | None:
+        """How far it pays to draft; None: no further.
+
+        Args:
+            alive: the probability that all [depth] drafted nodes are accepted.
+            ahead: [M] of each of the next, given that all before it are. Beyond them it goes on as
+                at their end.
+            depth: nodes that are drafted.
+            worth: tokens that a second must bring.
+        """
+        seconds, least, last = self.seconds, worth * self.least, len(ahead) - 1
+        plan, best, tokens = None, 0.0, 0.0
+        for place, length in enumerate(range(depth + 1, len(seconds))):
+            alive *= ahead[min(place, last)]
+            if alive < least:  # nor does any later one bring what it takes
+                break
+            tokens += alive
+            gain = tokens - worth * (seconds[length] - seconds[depth])
+            if gain > best:
+                best, plan = gain, length
+        return plan
+
+
+@dataclass(frozen=True, slots=True)
 class TreePrices:
     """Seconds of a tree's parts, in rounds of one context."""
 
-    paths: list[float]  # [K + 1] of rounds that draft and verify a single path of 0 to K nodes
+    paths: PathPrices
     widths: list[float]  # [N] of a draft forward of 1 to N nodes
     verified: list[float]  # [N] of verifying 1 to N nodes
     node: float  # that each of the first `FEW` nodes adds to a verification, on average
@@ -71,11 +101,11 @@ class Prices:
     def __init__(self, cost: CostModel, longest: int) -> None:
         self._cost = cost
         self._longest = longest
-        self._chains: dict[int, list[float]] = {}
+        self._chains: dict[int, PathPrices] = {}
         self._trees: dict[tuple[int, int], TreePrices] = {}
 
-    def chain(self, context: int) -> list[float]:
-        """Seconds of rounds that draft a chain of 0 to K tokens, [K + 1]."""
+    def chain(self, context: int) -> PathPrices:
+        """Those of chains of 0 to K tokens."""
         bucket = context // BUCKET
         if bucket not in self._chains:
             self._chains[bucket] = self._paths(bucket, is_tree=False)
@@ -88,11 +118,12 @@ class Prices:
             self._trees[key] = self._tree(*key)
         return self._trees[key]
 
-    def _paths(self, bucket: int, *, is_tree: bool) -> list[float]:
+    def _paths(self, bucket: int, *, is_tree: bool) -> PathPrices:
         lengths = torch.arange(self._longest + 1)
         widths = (torch.arange(self._longest) < lengths.unsqueeze(1)).long()
         seconds = self._cost.round_seconds(_shapes(bucket, widths, lengths, is_tree))
-        return seconds.tolist()
+        least = float(seconds.diff().min())
+        return PathPrices(seconds.tolist(), least)
 
     def _tree(self, bucket: int, num_nodes: int) -> TreePrices:
         nodes = torch.arange(1, num_nodes + 1)

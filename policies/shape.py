@@ -14,6 +14,7 @@ from torch import Tensor
 from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
 from adaeagle.tree import DraftTree
+from policies.one_chain import ANSWERS
 
 
 class Shape(Policy):
@@ -49,7 +50,7 @@ class Shape(Policy):
             return num_children
         is_open = self.stop.go_on(tree, frontier)
         # A text's chain is asked about after every token, and going on is the usual answer.
-        if is_open.numel() == 1 and is_open.is_cpu and is_open.item():
+        if is_open is ANSWERS[True]:
             return num_children
         return num_children * is_open
 

@@ -85,7 +85,7 @@ class HazardNodes:
         answers: list[list[float]] = []
         if rows:  # else there is nothing but padding
             contexts = self._contexts if len(self._contexts) == 1 else self._contexts[rows]
-            answers = self._steps.odds(contexts, scalars, token_ids).tolist()
+            answers = self._steps.odds(contexts, scalars, token_ids)
         remaining = iter(answers)
         for row in asked:
             _survive(drafts, row, self._rounds[row], remaining)

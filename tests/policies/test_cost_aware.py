@@ -1,8 +1,12 @@
 """Drafting on while it is worth its time: the rule by hand, and what it makes of a trace."""
 
 import math
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
+from operator import mul
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +20,10 @@ from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
 from policies import AllOf, AnyOf, Chain, Eagle2
 from policies.cost_aware import STOP, CostAware
+from policies.prices import PathPrices
 from predictors.hazard import Hazard
+from predictors.hazard_chains import Law
 from predictors.hazard_nodes import Family
-from predictors.hazard_steps import Known, Law
 from predictors.predictor import About
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
@@ -44,7 +49,9 @@ def context(num_rounds: int = 1) -> Context:
 
 def plan(rule: CostAware, survival: float, ahead: list[float]) -> int:
     """How far the rule would draft after one token, of this law."""
-    return rule._plan([Law(survival, ahead)], [rule._of.chain(100)], 1)[0]
+    rule.begin(context())
+    rule._replan(0, Law(survival, ahead), rule._of.chain(100), 1)
+    return rule._plans[0]
 
 
 def says(rule: CostAware, survival: float, ahead: list[float]) -> bool:
@@ -77,28 +84,41 @@ def test_it_plans_to_where_the_next_token_is_not_worth_it() -> None:
     assert plan(rule, 1.0, [1.0, 1.0, 1.0]) == 9
 
 
+def test_no_length_that_pays_is_overlooked() -> None:
+    """Looking ahead ends early: at the lengths that looking at all of them finds."""
+    draw = random.Random(0)
+    for _ in range(300):
+        seconds = list(accumulate((draw.uniform(0.2, 1.0) for _ in range(12)), initial=5.0))
+        least = min(after - before for before, after in pairwise(seconds))
+        alive, ahead, depth = draw.random(), [draw.random() ** 0.3 for _ in range(4)], 3
+        chances = accumulate([*ahead, *[ahead[-1]] * 5], mul, initial=alive)
+        tokens = list(accumulate(list(chances)[1:]))
+        gains = [brought - 0.6 * (seconds[4 + n] - seconds[3]) for n, brought in enumerate(tokens)]
+        expected = 4 + gains.index(max(gains)) if max(gains) > 0 else None
+        assert PathPrices(seconds, least).plan(alive, ahead, depth, 0.6) == expected
+
+
 def test_it_asks_where_its_plan_ends_and_when_surprised(
     make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rounds side by side, each asked at places of its own, and at no others."""
     rule = CostAware(hazard(k_max=9), COST)
-    plans = iter([[3, 9, 8, 5], [3, 8, 3]])
-    asked: list[tuple[int, int]] = []
+    plans = iter([3, 9, 8, 5, 3, 8, 3])
+    asked: list[tuple[list[int], int]] = []
 
-    def after(known: Known, log_probs: list[list[float]], token_ids: object) -> list[Law]:
-        asked.append((len(log_probs), len(log_probs[0])))
-        assert len(known.contexts) == len(known.repeats) == len(log_probs)
-        return []
+    def after(rows: list[int], log_probs: list[list[float]], token_ids: object) -> list[Law]:
+        asked.append((rows, len(log_probs[0])))
+        return [Law(1.0, [])] * len(rows)
 
-    monkeypatch.setattr(rule._steps, "after", after)
-    monkeypatch.setattr(rule, "_plan", lambda *_: next(plans))
+    monkeypatch.setattr(rule, "_replan", lambda row, *_: rule._plans.__setitem__(row, next(plans)))
     assert rule.begin(context(4)) is None
+    rule._chains = SimpleNamespace(after=after)  # type: ignore[assignment]
     probs = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.2], [0.9, 0.9, 0.1]]
     opens = []
     for depth in (1, 2, 3):
         chain = make_chain([row[:depth] for row in probs])
         opens.append(rule.go_on(chain, torch.full((4, 1), depth - 1))[:, 0].tolist())
-    assert asked == [(4, 2), (3, 3)]
+    assert asked == [([0, 1, 2, 3], 2), ([0, 2, 3], 3)]
     assert opens == [[True] * 4, [True] * 4, [False, True, True, False]]
 
 
@@ -108,7 +128,7 @@ def test_a_round_that_stops_is_not_asked_again(
     rule = CostAware(hazard(k_max=9), COST)
     rule.begin(context(2))
     rule._plans = [1, 9]
-    monkeypatch.setattr(rule, "_plan", lambda *_: [STOP])
+    monkeypatch.setattr(PathPrices, "plan", lambda *_: None)
     frontier = torch.zeros(2, 1, dtype=torch.int64)
     assert rule.go_on(make_chain([[0.9]] * 2), frontier)[:, 0].tolist() == [False, True]
     monkeypatch.setattr(rule, "_ask", None)

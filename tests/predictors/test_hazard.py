@@ -8,6 +8,7 @@ from adaeagle.identity import ModelIdentity
 from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
 from predictors.hazard import Hazard, chain_scalars
+from predictors.hazard_chains import HazardChains
 from predictors.hazard_steps import HazardSteps
 from predictors.predictor import About, load_predictor
 from predictors.repeats import repeats
@@ -45,18 +46,22 @@ def test_steps_say_what_the_network_says() -> None:
     expected = predictor(batch).detach().sigmoid()
     steps = HazardSteps(predictor)
     known = steps.begin(batch["features"], batch["token_ids"], recent)
+    chains = HazardChains(steps, known)
     for place in range(1, 6):
         log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
-        laws = steps.after(known, log_probs, token_ids)
+        laws = chains.after(range(7), log_probs, token_ids)
         survival = torch.tensor([law.survival for law in laws])
         ahead = torch.tensor([law.ahead for law in laws])
         torch.testing.assert_close(survival, expected[:, 1 : place + 1, 0].prod(1))
         torch.testing.assert_close(ahead, expected[:, place, 1:])
-    rows = [4, 1]
-    some = steps.after(
-        known.take(rows), [log_probs[row] for row in rows], [token_ids[row] for row in rows]
-    )
+        assert chains.after([4, 1], log_probs, token_ids) == [laws[4], laws[1]]  # asked again
+    # Asked late and in another order, about all tokens at once or some at a time.
+    late = HazardChains(steps, known)
+    for rows, place in (([3], 2), ([4, 1], 5), ([3, 1, 0], 5)):
+        log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
+        some = late.after(rows, log_probs, token_ids)
     for law, row in zip(some, rows, strict=True):
+        assert law.survival == pytest.approx(laws[row].survival)
         assert law.ahead == pytest.approx(laws[row].ahead)
 
 
@@ -147,5 +152,6 @@ def test_one_class_is_refused() -> None:
 def test_features_that_are_no_numbers_are_refused() -> None:
     steps = HazardSteps(made(k_max=2))
     features = F.pad(torch.full((1, 1), torch.nan), (0, 5))
+    chains = HazardChains(steps, steps.begin(features, torch.tensor([1]), [[1, 2]]))
     with pytest.raises(ValueError, match="features must be finite"):
-        steps.after(steps.begin(features, torch.tensor([1]), [[1, 2]]), [[-0.5]], [[3]])
+        chains.after([0], [[-0.5]], [[3]])

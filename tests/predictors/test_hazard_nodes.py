@@ -10,6 +10,7 @@ from torch import Tensor
 from adaeagle.identity import ModelIdentity
 from adaeagle.tree import ROOT, DraftTree, Level
 from predictors.hazard import Hazard
+from predictors.hazard_chains import HazardChains
 from predictors.hazard_nodes import HazardNodes
 from predictors.hazard_steps import HazardSteps, Known
 from predictors.predictor import About
@@ -71,11 +72,11 @@ def judged(steps: HazardSteps, tree: DraftTree, known: Known) -> HazardNodes:
 def test_the_best_path_is_a_chain(steps: HazardSteps) -> None:
     tree, before = grown(4), known(steps, 2).take([0])
     path = [0, 3, 9, 15]
-    nodes = judged(steps, tree, before)
+    nodes, chain = judged(steps, tree, before), HazardChains(steps, before)
     for length in range(1, 5):
         some = path[:length]
         log_probs, token_ids = tree.log_probs[:, some].tolist(), tree.token_ids[:, some].tolist()
-        [law] = steps.after(before, log_probs, token_ids)
+        [law] = chain.after([0], log_probs, token_ids)
         assert nodes.survival(0)[path[length - 1]] == pytest.approx(law.survival, rel=1e-5)
     families = nodes.latest(0)
     assert [(each.depth, each.best, each.end) for each in families] == [(4, 15, 18), (4, 18, 21)]
