@@ -10,6 +10,8 @@ from adaeagle.tree import DraftTree
 
 ANSWERS = {answer: torch.tensor([[answer]]) for answer in (False, True)}
 """Whether to go on from its last node, [1, 1], made once."""
+NO_CHILDREN = torch.zeros(1, 1, dtype=torch.int64)
+"""Of its last node, where it does not go on."""
 
 
 def is_one_chain(tree: DraftTree, frontier: Tensor) -> bool:

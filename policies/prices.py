@@ -4,7 +4,7 @@ Shapes: K longest chain, N nodes of a tree, F nodes of its latest level.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,20 +24,21 @@ class PathPrices:
     seconds: list[float]  # [K + 1] of paths of 0 to K nodes
     least: float  # that any node adds to those before it
 
-    def plan(self, alive: float, ahead: Sequence[float], depth: int, worth: float) -> int | None:
+    def plan(self, alive: float, ahead: Iterable[float], depth: int, worth: float) -> int | None:
         """How far it pays to draft; None: no further.
 
         Args:
             alive: the probability that all [depth] drafted nodes are accepted.
-            ahead: [M] of each of the next, given that all before it are. Beyond them it goes on as
-                at their end.
+            ahead: [M] of each of the next, given that all before it are; read as far as it matters.
+                Beyond them it goes on as at their end.
             depth: nodes that are drafted.
             worth: tokens that a second must bring.
         """
-        seconds, least, last = self.seconds, worth * self.least, len(ahead) - 1
-        plan, best, tokens = None, 0.0, 0.0
-        for place, length in enumerate(range(depth + 1, len(seconds))):
-            alive *= ahead[min(place, last)]
+        seconds, least, following = self.seconds, worth * self.least, iter(ahead)
+        plan, best, tokens, chance = None, 0.0, 0.0, 0.0
+        for length in range(depth + 1, len(seconds)):
+            chance = next(following, chance)
+            alive *= chance
             if alive < least:  # nor does any later one bring what it takes
                 break
             tokens += alive

@@ -14,7 +14,7 @@ from torch import Tensor
 from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
 from adaeagle.tree import DraftTree
-from policies.one_chain import ANSWERS
+from policies.one_chain import ANSWERS, NO_CHILDREN
 
 
 class Shape(Policy):
@@ -49,9 +49,11 @@ class Shape(Policy):
         if self.stop is None or len(tree) == 0:
             return num_children
         is_open = self.stop.go_on(tree, frontier)
-        # A text's chain is asked about after every token, and going on is the usual answer.
+        # A text's chain is asked about after every token, and answers are the same two.
         if is_open is ANSWERS[True]:
             return num_children
+        if is_open is ANSWERS[False]:
+            return NO_CHILDREN
         return num_children * is_open
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:

@@ -18,13 +18,21 @@ class Law(NamedTuple):
     """What is known of a chain after some of its tokens."""
 
     survival: float  # the probability that all drafted tokens are accepted
-    ahead: list[float]  # [M] of each of the next tokens, given that all before it are
+    against: list[float]  # [M] log-odds against each of the next, given that all before it are
 
 
 class _Chain:
     """What is known of one round's chain, as far as it was judged."""
 
-    __slots__ = ("_after", "_following", "_goes_along", "_matched", "_path", "_survival", "length")
+    __slots__ = (
+        "_against",
+        "_following",
+        "_goes_along",
+        "_matched",
+        "_path",
+        "_survival",
+        "length",
+    )
 
     def __init__(self, repeat: Repeat) -> None:
         self._following = repeat.following
@@ -32,7 +40,7 @@ class _Chain:
         self._matched = math.log1p(repeat.length)
         self._path = 0.0
         self._survival = 1.0
-        self._after: list[float] = []
+        self._against: list[float] = []
         self.length = 0
 
     def grown(self, log_probs: Sequence[float], token_ids: Sequence[int]) -> list[Sequence[float]]:
@@ -50,14 +58,13 @@ class _Chain:
         self.length = last
         return scalars
 
-    def told(self, odds: Sequence[float]) -> None:
+    def told(self, odds: list[float]) -> None:
         """Takes in what `HazardSteps.odds` says of its next new token."""
-        against, *after = odds
-        self._survival *= chance(against)
-        self._after = after
+        self._survival *= chance(odds[0])
+        self._against = odds[1:]
 
     def law(self) -> Law:
-        return Law(self._survival, [chance(each) for each in self._after])
+        return Law(self._survival, self._against)
 
 
 class HazardChains:

@@ -29,7 +29,7 @@ class Family(NamedTuple):
     depth: int
     best: int  # the likeliest, which the others follow
     end: int  # the node after the last
-    ahead: list[float]  # [M] of each of the next tokens, given that all before it are accepted
+    against: list[float]  # [M] log-odds against each of the next, given that all before it are
 
 
 @dataclass(slots=True)
@@ -138,9 +138,9 @@ def _survive(drafts: _Drafts, row: int, known: _Round, answers: Iterator[list[fl
     first = len(survival) - 1
     survival += [0.0] * (len(parents) - first)
     for depth, best, end in drafts.families(row, first):
-        against, *after = next(answers)
+        odds = next(answers)
         above = survival[parents[best] + 1]
-        survival[best + 1] = above * chance(against)
+        survival[best + 1] = above * chance(odds[0])
         weights = [
             math.exp(log_probs[each]) * (paths[each] > -math.inf) for each in range(best + 1, end)
         ]
@@ -148,7 +148,7 @@ def _survive(drafts: _Drafts, row: int, known: _Round, answers: Iterator[list[fl
         survival[best + 2 : end + 1] = [weight * share for weight in weights]
         if latest and latest[0].depth < depth:
             latest.clear()
-        latest.append(Family(depth, best, end, [chance(each) for each in after]))
+        latest.append(Family(depth, best, end, odds[1:]))
 
 
 def _expected(repeat: Repeat, depth: int) -> int:

@@ -47,10 +47,15 @@ def context(num_rounds: int = 1) -> Context:
     )
 
 
+def against(chance: float) -> float:
+    """Log-odds against something."""
+    return math.inf if chance == 0 else math.log(max(1 / chance - 1, 1e-300))
+
+
 def plan(rule: CostAware, survival: float, ahead: list[float]) -> int:
     """How far the rule would draft after one token, of this law."""
     rule.begin(context())
-    rule._replan(0, Law(survival, ahead), rule._of.chain(100), 1)
+    rule._replan(0, Law(survival, [against(each) for each in ahead]), rule._of.chain(100), 1)
     return rule._plans[0]
 
 
@@ -122,6 +127,19 @@ def test_it_asks_where_its_plan_ends_and_when_surprised(
     assert opens == [[True] * 4, [True] * 4, [False, True, True, False]]
 
 
+def test_of_what_it_is_sure_it_is_not_easily_surprised() -> None:
+    rule = CostAware(hazard(k_max=9, horizon=4), COST, rate=0.1)
+    rule.begin(context())
+    for ahead, expected in (([0.99, 0.99, 0.9, 0.99], 3), ([0.9, 0.99, 0.99, 0.99], 1)):
+        law = Law(1.0, [against(each) for each in ahead])
+        rule._replan(0, law, rule._of.chain(100), 1)
+        assert rule._sure == [expected]
+    rule._plans, rule._sure = [9, 9, STOP], [3, 3, 3]
+    assert rule._asked([-1.5, -2.6, -9.0], 3) == [1]
+    assert rule._asked([-0.9, -1.1, -9.0], 4) == [1]
+    assert rule._asked([-0.1, -0.1, -0.1], 9) == [0, 1]
+
+
 def test_a_round_that_stops_is_not_asked_again(
     make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,14 +159,14 @@ class Told:
 
     def __init__(self, survival: list[float], ahead: list[float]) -> None:
         self._survival = survival
-        self.ahead = ahead
+        self.against = [against(each) for each in ahead]
         self.families: list[Family] = []
 
     def judge(self, tree: DraftTree, asked: Sequence[int]) -> None:
         (_, num_ranks), depth = tree.levels[-1], tree.num_levels
         first = len(tree) - math.prod(tree.levels[-1])
         self.families = [
-            Family(depth, best, best + num_ranks, self.ahead)
+            Family(depth, best, best + num_ranks, self.against)
             for best in range(first, len(tree), num_ranks)
         ]
 

@@ -51,7 +51,7 @@ def test_steps_say_what_the_network_says() -> None:
         log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
         laws = chains.after(range(7), log_probs, token_ids)
         survival = torch.tensor([law.survival for law in laws])
-        ahead = torch.tensor([law.ahead for law in laws])
+        ahead = torch.sigmoid(-torch.tensor([law.against for law in laws]))
         torch.testing.assert_close(survival, expected[:, 1 : place + 1, 0].prod(1))
         torch.testing.assert_close(ahead, expected[:, place, 1:])
         assert chains.after([4, 1], log_probs, token_ids) == [laws[4], laws[1]]  # asked again
@@ -62,7 +62,7 @@ def test_steps_say_what_the_network_says() -> None:
         some = late.after(rows, log_probs, token_ids)
     for law, row in zip(some, rows, strict=True):
         assert law.survival == pytest.approx(laws[row].survival)
-        assert law.ahead == pytest.approx(laws[row].ahead)
+        assert law.against == pytest.approx(laws[row].against, rel=1e-4)
 
 
 def test_labels_follow_the_text() -> None:

@@ -80,7 +80,7 @@ def test_the_best_path_is_a_chain(steps: HazardSteps) -> None:
         assert nodes.survival(0)[path[length - 1]] == pytest.approx(law.survival, rel=1e-5)
     families = nodes.latest(0)
     assert [(each.depth, each.best, each.end) for each in families] == [(4, 15, 18), (4, 18, 21)]
-    assert families[0].ahead == pytest.approx(law.ahead, rel=1e-5)
+    assert families[0].against == pytest.approx(law.against, rel=1e-5)
 
 
 def test_that_a_path_goes_along_is_heard_on_every_path(steps: HazardSteps) -> None:
