@@ -8,6 +8,7 @@ E draft rows.
 from dataclasses import replace
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,7 +17,7 @@ from adaeagle.clock import RoundClock
 from adaeagle.drafters.base import DraftSession
 from adaeagle.policy import Budget, Policy, Proposal
 from adaeagle.sampling import Sampling
-from adaeagle.tree import ROOT, DraftTree, Level
+from adaeagle.tree import ROOT, DraftTree, Level, consecutive
 
 
 class Proposer(Protocol):
@@ -62,7 +63,7 @@ def draft(
     for level in range(max_depth):
         num_children = policy.expand(tree, frontier, budget)
         if not tree.is_dense:  # padding has no children, whatever the policy says
-            num_children = num_children * tree.valid[:, -frontier.shape[1] :]
+            num_children = num_children * tree.of_level(-1, "valid")
         if not isinstance(depths, int):
             num_children = num_children * (depths.to(device) > level).unsqueeze(1)
         fixed_shape = policy.fixed_shape and isinstance(depths, int)
@@ -74,8 +75,8 @@ def draft(
         rows, counts = opened
         proposed = proposer.propose(tree, rows, budget.max_children, counts)
         num_before = len(tree)
-        tree = tree.grow(replace(proposed, num_children=counts))
-        frontier = torch.arange(num_before, len(tree), device=device).expand(num_rounds, -1)
+        tree = tree.grow(proposed if counts is None else replace(proposed, num_children=counts))
+        frontier = consecutive(num_before, len(tree), device).expand(num_rounds, -1)
         clock.ends("draft")
     return tree
 
@@ -93,12 +94,14 @@ def _opened(
     if len(frontier) == 1 and frontier.is_cpu and num_children.is_cpu:
         return _opened_alone(frontier, num_children, budget, level)
     if fixed_shape:
-        num_open = min(budget.width_of(level), frontier.shape[1])
-        is_full = False
+        num_open, is_full = min(budget.width_of(level), frontier.shape[1]), False
         # On the host nothing waits for an answer, and many rounds share what it saves.
         if frontier.is_cpu:
-            total_full = int((num_children == budget.max_children).sum())
-            is_full = total_full == num_open * len(frontier)
+            full = np.flatnonzero(num_children.numpy() == budget.max_children)
+            if len(full) == num_open * len(frontier):
+                # The frontier is a level's rows, the same in every round.
+                rows = torch.from_numpy(full % frontier.shape[1] + int(frontier[0, 0]))
+                return rows.view(-1, num_open), None
     elif num_children.numel() == 1:  # one text's chain: asked at every level, so in one operation
         count = int(num_children)
         num_open, is_full = 1, count == budget.max_children
@@ -224,8 +227,7 @@ class LiveProposer:
         if len(tree) == 0:
             logits = self._session.catch_up(*self._pending)
         else:
-            token_ids = tree.token_ids.gather(1, rows)
-            logits = self._session.extend(token_ids, tree.origins.gather(1, rows))
+            logits = self._session.extend(tree.at("token_ids", rows), tree.at("origins", rows))
         num_ranks = min(num_ranks, logits.shape[-1])
         entropies = confidences = None
         if self._is_drawn:

@@ -152,7 +152,7 @@ class Policy(ABC):
         """
         if len(tree) == 0:
             return frontier.new_full(frontier.shape, budget.max_children)
-        scores = tree.path_log_probs.gather(1, frontier)
+        scores = tree.of_level(-1, "path_log_probs")
         return likeliest(scores, budget.width_of(tree.num_levels)) * budget.max_children
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:

@@ -17,7 +17,7 @@ from adaeagle.drafting import clamp_budget, draft
 from adaeagle.policy import Budget, Outcome, Policy
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.trace import Trace
-from adaeagle.tree import DraftTree
+from adaeagle.tree import ROOT, DraftTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,10 @@ def play(
     keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
     clock.ends("policy")
     if len(tree) > 0:
-        path, widths = _followed(tree, positions, rows), _widths(tree)
+        path = torch.from_numpy(trace.paths.through(rows, proposer.runs, tree.levels))
+        if not tree.is_dense:
+            path = path.masked_fill(~tree.valid.gather(1, path.clamp(min=0)), ROOT)
+        widths = _widths(tree)
     else:
         path, widths = torch.zeros(2, len(rows), 0, dtype=torch.int64)
     rounds = _count(tree, keep, path, widths, positions, rows, budget)
@@ -114,31 +117,6 @@ def play_nested(policies: Sequence[Policy], trace: Trace, rows: Tensor) -> list[
         path, widths = whole.path[:, :depth], whole.rounds.widths[:, :depth]
         found.append(_count(tree, keep, path, widths, positions, rows, budget))
     return found
-
-
-def _followed(tree: DraftTree, positions: Positions, rows: Tensor) -> Tensor:
-    """The nodes that the text goes through, one a level: [P, L], -1 where none."""
-    depths = tree.depths[0]  # the rounds side by side share them
-    said = positions.following(rows, tree.num_levels)
-    match = (tree.token_ids == said.index_select(1, depths - 1)) & tree.valid
-    if len(tree) == tree.num_levels:  # chains
-        is_reached = match.long().cumprod(1) > 0
-        return torch.where(is_reached, torch.arange(tree.num_levels), -1)
-    # Few nodes match: whether their parents do, from the root down, is asked of those alone.
-    place, node = match.nonzero().unbind(1)
-    first = place * (len(tree) + 1)  # of each round, where column 0 stands for the root
-    own = first + node + 1
-    parent = first + tree.parents.flatten().take(own - place - 1) + 1
-    is_reached = torch.zeros(len(rows), len(tree) + 1, dtype=torch.bool)
-    is_reached[:, 0] = True
-    flat = is_reached.view(-1)
-    for _ in range(tree.num_levels):
-        flat.index_copy_(0, own, flat.index_select(0, parent))
-    found = flat.index_select(0, own)
-    place, node = place[found], node[found]
-    path = torch.full((len(rows), tree.num_levels), -1)
-    path[place, depths.index_select(0, node) - 1] = node
-    return path
 
 
 def _widths(tree: DraftTree) -> Tensor:

@@ -6,7 +6,7 @@ forward, C children of each, R rows of a verification (the root and the nodes ke
 
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +16,31 @@ ROOT = -1
 """The row of the root: the pending token, decided by the target and not yet run through it."""
 
 
+class _Growing:
+    """Columns of a grown tree are made when they are first read.
+
+    Most are read once, when drafting is over, and some never: they need not be made again after
+    every draft forward.
+    """
+
+    __slots__ = ("_grown",)
+
+    _grown: "_Grown | None"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):  # asked only for what was not set
+            if name == "_grown":
+                return None
+            if name not in COLUMNS:
+                raise AttributeError(f"{type(self).__name__} has no {name}")
+            column = self._grown.column(name, self.levels)
+            object.__setattr__(self, name, column)
+            return column
+
+
 @dataclass(frozen=True, slots=True)
-class DraftTree:
+class DraftTree(_Growing):
     """Drafted tokens of P rounds. A parent comes before its children; a chain is a tree of width 1.
 
     Ragged trees are padded: a row whose `valid` is False is nobody's token. Its path
@@ -40,11 +63,32 @@ class DraftTree:
     confidences: Tensor | None = None  # [P, N, C] log-probs of that law's best tokens, -inf: none
 
     def __len__(self) -> int:
-        return self.token_ids.shape[1]
+        return self.token_ids.shape[1] if self._grown is None else self._grown.num_rows
 
     @property
     def num_rounds(self) -> int:
-        return self.token_ids.shape[0]
+        return self.token_ids.shape[0] if self._grown is None else self._grown.num_rounds
+
+    def of_level(self, number: int, name: str) -> Tensor:
+        """A column of one level alone, the last one's with -1: [P, F].
+
+        Args:
+            number: of the level in `levels`; no tree but one that was grown has any.
+            name: of the column.
+        """
+        if self._grown is not None and name in self._grown.parts:
+            return self._grown.parts[name][number]
+        sizes = [num_parents * num_ranks for num_parents, num_ranks in self.levels]
+        first = sum(sizes[:number])
+        column: Tensor = getattr(self, name)
+        return column[:, first : first + sizes[number]]
+
+    def at(self, name: str, rows: Tensor) -> Tensor:
+        """A column at some rows of the last level: [P, W]."""
+        column = self.of_level(-1, name)
+        if column.shape[1] == 1:  # of a chain there is but one
+            return column
+        return column.gather(1, rows - (len(self) - column.shape[1]))
 
     @classmethod
     def empty(cls, num_rounds: int, device: torch.device | str) -> "DraftTree":
@@ -54,57 +98,58 @@ class DraftTree:
         return cls(ids, ids, ids, reals, reals, ids, ids.bool(), ids)
 
     def grow(self, level: "Level") -> "DraftTree":
-        """The tree with the children of one draft forward appended, sibling by sibling."""
-        num_rounds, num_parents, num_ranks = level.token_ids.shape
-        shape = (num_rounds, num_parents * num_ranks)
+        """The tree with the children of one draft forward appended, sibling by sibling.
 
-        def spread(values: Tensor) -> Tensor:  # [P, W] → [P, W*C]
+        Args:
+            level: of parents in the last level.
+        """
+        num_rounds, num_parents, num_ranks = level.token_ids.shape
+        shape, num_before = (num_rounds, num_parents * num_ranks), len(self)
+
+        def spread(values: Tensor) -> Tensor:  # [P, W, ...] → [P, W*C, ...]
             if num_ranks == 1:
                 return values
-            return values.unsqueeze(2).expand(-1, -1, num_ranks).reshape(shape)
+            repeated = values.unsqueeze(2).expand(-1, -1, num_ranks, *values.shape[2:])
+            return repeated.flatten(1, 2)
 
-        def joined(old: Tensor, new: Tensor) -> Tensor:
-            return new if self.num_levels == 0 else torch.cat((old, new), dim=1)
-
-        parents = spread(level.parents)
         log_probs = level.log_probs.reshape(shape)
         path = log_probs
         if self.num_levels > 0:
-            path = path + spread(self.path_log_probs.gather(1, level.parents))
-        levels = (*self.levels, (num_parents, num_ranks))
-        layout = _layout(levels, parents.device)
-        depths, ranks, origins, valid = (column.expand(num_rounds, -1) for column in layout)
-        is_dense = self.is_dense and level.num_children is None
-        if not is_dense:
-            own = valid[:, len(self) :]
-            if level.num_children is not None:
-                own = ranks[:, len(self) :] < spread(level.num_children)
-                path = path.masked_fill(~own, -torch.inf)
-            valid = joined(self.valid, own)
-        entropies = None if level.entropies is None else spread(level.entropies)
-        if entropies is not None and self.entropies is not None:
-            entropies = joined(self.entropies, entropies)
-        confidences = level.confidences
-        if confidences is not None:
-            confidences = confidences.repeat_interleave(num_ranks, dim=1)
-            if self.confidences is not None:
-                confidences = joined(self.confidences, confidences)
-        return DraftTree(
-            token_ids=joined(self.token_ids, level.token_ids.reshape(shape)),
-            parents=joined(self.parents, parents),
-            depths=depths,
-            log_probs=joined(self.log_probs, log_probs),
-            path_log_probs=joined(self.path_log_probs, path),
-            ranks=ranks,
-            valid=valid,
-            origins=origins,
-            is_dense=is_dense,
-            num_levels=self.num_levels + 1,
-            num_origins=self.num_origins + num_parents,
-            levels=levels,
-            entropies=entropies,
-            confidences=confidences,
-        )
+            above = self.at("path_log_probs", level.parents)
+            path = (level.log_probs + above.unsqueeze(2)).reshape(shape)
+        own = {"token_ids": level.token_ids.reshape(shape), "parents": spread(level.parents)}
+        if level.num_children is not None:
+            ranks = consecutive(0, num_ranks, path.device)
+            own["valid"] = (ranks < level.num_children.unsqueeze(2)).reshape(shape)
+            path = path.masked_fill(~own["valid"], -torch.inf)
+        elif not self.is_dense:
+            own["valid"] = torch.ones_like(path, dtype=torch.bool)
+        own |= {"log_probs": log_probs, "path_log_probs": path}
+        for name in ("entropies", "confidences"):
+            if (values := getattr(level, name)) is not None:
+                own[name] = spread(values)
+        tree = object.__new__(DraftTree)
+        stated = {
+            "is_dense": self.is_dense and level.num_children is None,
+            "num_levels": self.num_levels + 1,
+            "num_origins": self.num_origins + num_parents,
+            "levels": (*self.levels, (num_parents, num_ranks)),
+            "_grown": _Grown(
+                parts={name: (*self._parts(name), column) for name, column in own.items()},
+                num_rounds=num_rounds,
+                num_rows=num_before + shape[1],
+                device=path.device,
+            ),
+        }
+        for name, value in stated.items():
+            object.__setattr__(tree, name, value)
+        return tree
+
+    def _parts(self, name: str) -> tuple[Tensor, ...]:
+        """A column level by level."""
+        if self._grown is not None and name in self._grown.parts:
+            return self._grown.parts[name]
+        return tuple(self.of_level(number, name) for number in range(self.num_levels))
 
     def cut(self, num_levels: int) -> "DraftTree":
         """The tree as it was after so many draft forwards, no more than there were."""
@@ -147,6 +192,29 @@ class DraftTree:
         )
 
 
+COLUMNS = frozenset(each.name for each in fields(DraftTree) if "Tensor" in str(each.type))
+LAID_OUT = ("depths", "ranks", "origins", "valid")
+"""Columns that depend on the sizes of the levels alone, where no row is padding."""
+
+
+class _Grown(NamedTuple):
+    """What the columns of a grown tree are made of."""
+
+    parts: dict[str, tuple[Tensor, ...]]  # what levels added to columns, [P, F] each
+    num_rounds: int
+    num_rows: int
+    device: torch.device
+
+    def column(self, name: str, levels: tuple[tuple[int, int], ...]) -> Tensor | None:
+        if name in self.parts:
+            parts = self.parts[name]
+            return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        if name in LAID_OUT:
+            layout = _layout(levels, self.device)
+            return layout[LAID_OUT.index(name)].expand(self.num_rounds, -1)
+        return None  # the draft was not asked for it
+
+
 @dataclass(frozen=True, slots=True)
 class Level:
     """What one draft forward proposed: up to C children of each of W nodes, best first."""
@@ -162,6 +230,13 @@ class Level:
 def _at(values: Tensor, rows: Tensor) -> Tensor:
     """[P, N, C] at rows [P, R]: [P, R, C]."""
     return values.gather(1, rows.unsqueeze(2).expand(-1, -1, values.shape[2]))
+
+
+@lru_cache(maxsize=4096)
+@torch.inference_mode(False)
+def consecutive(first: int, end: int, device: torch.device) -> Tensor:
+    """Rows `first` to `end`, the latter excluded; rounds repeat them."""
+    return torch.arange(first, end, device=device)
 
 
 @lru_cache(maxsize=4096)
@@ -244,10 +319,10 @@ def _of_one_row(scores: Tensor, count: int) -> Tensor:
 def _above_threshold(scores: Tensor, count: int) -> Tensor:
     """The same for many rows on the host, where finding a threshold is faster than sorting."""
     place = scores.shape[1] - count
-    # NumPy selects with SIMD, several times faster than `kthvalue`.
-    least = torch.from_numpy(np.partition(scores.numpy(), place, axis=1)[:, place : place + 1])
-    marked = scores >= least
-    if int(marked.sum()) > count * len(marked):
+    values = scores.numpy()  # which selects with SIMD, several times faster than `kthvalue`
+    is_marked = values >= np.partition(values, place, axis=1)[:, place : place + 1]
+    marked = torch.from_numpy(is_marked)
+    if np.count_nonzero(is_marked) > count * len(marked):
         # More than asked for: equal scores at the threshold, where order decides, or -inf itself.
         is_tied = marked.sum(1) > count
         marked[is_tied] = _first_of_sorted(scores[is_tied], count)

@@ -13,6 +13,7 @@ node is a sample.
 """
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, ClassVar
 
 import numpy as np
@@ -64,19 +65,21 @@ class HFDynamic(StopRule):
 
     def observe(self, outcome: Outcome) -> None:
         num_rounds = outcome.tree.num_rounds
-        thresholds = for_rows(self.threshold, num_rounds).cpu().clone()
+        thresholds = for_rows(self.threshold, num_rounds).tolist()
         if len(self._probs) < num_rounds:
             self._probs = [list(self._probs[0]) for _ in range(num_rounds)]
             self._accepted = [list(self._accepted[0]) for _ in range(num_rounds)]
-        probs, accepted = outcome.tree.log_probs.exp().cpu(), outcome.accepted.cpu()
-        tested = outcome.tested.cpu()
+        columns = outcome.tree.log_probs.exp(), outcome.accepted, outcome.tested
+        rows = zip(*(column.tolist() for column in columns), strict=True)
         # The curve is fitted a text at a time: each has its own samples.
-        for row in tested.any(dim=1).nonzero().flatten().tolist():
-            self._probs[row] += probs[row, tested[row]].tolist()
-            self._accepted[row] += accepted[row, tested[row]].tolist()
+        for row, (probs, accepted, tested) in enumerate(rows):
+            if not any(tested):
+                continue
+            self._probs[row] += compress(probs, tested)
+            self._accepted[row] += compress(accepted, tested)
             if len(self._probs[row]) >= MIN_SAMPLES and len(set(self._accepted[row])) == 2:
                 thresholds[row] = best_threshold(self._probs[row], self._accepted[row])
-        self.threshold = thresholds
+        self.threshold = torch.tensor(thresholds)
 
     def state_dict(self) -> dict[str, Any]:
         if not self.across_texts:
@@ -100,12 +103,13 @@ def best_threshold(probs: Sequence[float], accepted: Sequence[bool]) -> float:
     order = np.argsort(-scores, kind="stable")
     scores, good = scores[order], np.cumsum(is_good[order])
     bad = np.arange(1, len(scores) + 1) - good
-    last = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)  # of equal scores
-    good, bad = np.append(0, good[last]), np.append(0, bad[last])
-    thresholds = np.append(np.inf, scores[last])
+    is_last = np.append(scores[1:] != scores[:-1], True)  # of equal scores
+    good, bad = (np.concatenate(([0], counts[is_last])) for counts in (good, bad))
+    thresholds = np.concatenate(([np.inf], scores[is_last]))
     # Points between two others on a line are no corners; which of equal costs is first may depend
     # on their rounding.
-    inner = np.diff(good, 2).astype(bool) | np.diff(bad, 2).astype(bool)
+    more_good, more_bad = good[1:] - good[:-1], bad[1:] - bad[:-1]
+    inner = (more_good[1:] != more_good[:-1]) | (more_bad[1:] != more_bad[:-1])
     is_corner = np.concatenate(([True], inner, [True]))
     costs = bad / bad[-1] + MISS_COST * (1 - good / good[-1])
     return float(thresholds[is_corner][np.argmin(costs[is_corner])])

@@ -29,6 +29,8 @@ class Envelope:
         self.num_ranks = num_ranks
         self.is_ragged = False
         """Some nodes may have fewer ranks recorded than others."""
+        self.version = 0
+        """Another number whenever anything was added."""
         self.roots = torch.full((num_positions,), UNKNOWN)  # [Q] int64
         self._whole = torch.full((0, 3), UNKNOWN)  # position, parent, rank
         self._entropies = torch.empty(0)
@@ -101,6 +103,7 @@ class Envelope:
         self._log_probs[start:end] = log_probs
         self._entropies[start:end] = entropies
         self.num_nodes = end
+        self.version += 1
         new = torch.arange(start, end)
         self._link(new)
         return new
@@ -116,6 +119,7 @@ class Envelope:
         """Gives nodes more ranks than were recorded: [M], [M, R], [M, R]."""
         self._token_ids[nodes] = token_ids
         self._log_probs[nodes] = log_probs
+        self.version += 1
 
     def widen(self, num_ranks: int) -> None:
         """Makes room for more ranks, unknown until nodes are drafted again."""
@@ -125,6 +129,7 @@ class Envelope:
         self._log_probs = F.pad(self._log_probs, (0, more), value=-torch.inf)
         self.num_ranks = num_ranks
         self.is_ragged = self.num_nodes > 0
+        self.version += 1
 
     def _reserve(self, num_nodes: int) -> None:
         capacity = self._whole.shape[0]

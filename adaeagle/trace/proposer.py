@@ -4,13 +4,17 @@ Shapes: P positions side by side, N drafted nodes, W opened nodes, C children of
 """
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.expander import Expander
+from adaeagle.trace.text_paths import Ints
 from adaeagle.tree import DraftTree, Level
 
 
@@ -41,75 +45,89 @@ class RecordedProposer:
     ) -> None:
         self._envelope = envelope
         self._rows = rows
+        self._here = np.arange(len(rows))[:, None]
         self._expander = expander
         self._vocab_size = vocab_size
         self._needs_entropy = needs_entropy
         self._num_confidences = num_confidences
-        # The envelope's nodes that the latest forward ran, and their children: those of the tree's
-        # last level.
-        self._run = torch.empty(0, 0, dtype=torch.int64)  # [P, W]
-        self._children = envelope.roots[rows].view(-1, 1, 1)  # [P, W, C]
+        # The children of the nodes that the latest forward ran: the tree's last level.
+        self._children = envelope.roots[rows].view(-1, 1).numpy()  # [P, W*C]
+        self._num_ranks = 1  # C
+        self.runs: list[Ints] = []
+        """[P, W] of each forward: the envelope's nodes that were run."""
         self.num_missing = 0
         """Nodes that had to be drafted."""
 
     def propose(
         self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
     ) -> Level:
+        # Rounds are a few hundred numbers each, which NumPy looks up in a third of the time.
         num_ranks = min(num_ranks, self._vocab_size)
         num_best = max(num_ranks, min(self._num_confidences, self._vocab_size))
         if num_best > self._envelope.num_ranks:
             self._envelope.widen(num_best)
-        level = self._children.flatten(1)
-        columns = rows + (level.shape[1] - len(tree) if len(tree) > 0 else 1)
-        nodes = level.gather(1, columns)  # [P, W]
-        is_open = None if num_children is None else num_children > 0
+        nodes = self._children
+        if rows.shape[1] < nodes.shape[1]:  # else all of the level
+            nodes = nodes[self._here, self._columns(tree, rows)]
+        is_open = None if num_children is None else num_children.numpy() > 0
         absent = nodes < 0 if is_open is None else (nodes < 0) & is_open
         if absent.any():
-            nodes = nodes.masked_scatter(absent, self._draft(tree, columns, absent))
+            nodes[absent] = self._draft(tree, rows, absent)
         envelope = self._envelope
         if envelope.is_ragged:
             self._widen(nodes if is_open is None else nodes[is_open], num_best, tree)
-        known = (nodes if is_open is None else nodes.clamp(min=0)).flatten()
+        known = nodes if is_open is None else np.maximum(nodes, 0)
+        first = known * envelope.num_ranks
 
-        def look_up(values: Tensor, count: int = num_ranks) -> Tensor:  # [E, R] → [P, W, C]
+        def look_up(values: Tensor, count: int = num_ranks) -> npt.NDArray[Any]:  # → [P, W, C]
             if count == 1:
-                return values[:, 0].index_select(0, known).view(*nodes.shape, 1)
-            return values.index_select(0, known)[:, :count].view(*nodes.shape, count)
+                return values.view(-1).numpy().take(first)[:, :, None]
+            return values.numpy().take(known, axis=0)[:, :, :count]
 
-        self._run, self._children = nodes, look_up(envelope.children)
+        self.runs.append(nodes)
+        self._children = look_up(envelope.children).reshape(len(nodes), -1)
+        self._num_ranks = num_ranks
         entropies = confidences = None
         if self._needs_entropy:
-            entropies = envelope.entropies.index_select(0, known).view(nodes.shape)
+            entropies = torch.from_numpy(envelope.entropies.numpy().take(known))
         if self._num_confidences:
-            confidences = look_up(envelope.log_probs, min(num_best, self._num_confidences))
-            missing = self._num_confidences - confidences.shape[2]
+            count = min(num_best, self._num_confidences)
+            confidences = torch.from_numpy(look_up(envelope.log_probs, count))
+            missing = self._num_confidences - count
             confidences = F.pad(confidences, (0, missing), value=-torch.inf)
         return Level(
             rows,
-            look_up(envelope.token_ids),
-            look_up(envelope.log_probs),
+            torch.from_numpy(look_up(envelope.token_ids)),
+            torch.from_numpy(look_up(envelope.log_probs)),
             entropies=entropies,
             confidences=confidences,
         )
 
-    def _draft(self, tree: DraftTree, columns: Tensor, absent: Tensor) -> Tensor:
-        """Drafts nodes of the last level: [P, W] columns of it, those that are `absent`."""
-        expander = self._may_draft(int(absent.sum()), tree)
-        place = absent.nonzero()[:, 0]
-        column = columns[absent]
-        parents, ranks = torch.full_like(column, UNKNOWN), torch.zeros_like(column)
-        if len(tree) > 0:  # else it is the root that was not recorded
-            num_ranks = self._children.shape[2]
-            parents, ranks = self._run[place, column // num_ranks], column % num_ranks
-        return expander.add(self._rows[place], parents, ranks)
+    def _columns(self, tree: DraftTree, rows: Tensor) -> Ints:
+        """Rows of the last level [P, W], counted from its first."""
+        columns: Ints = rows.numpy() + (self._children.shape[1] - len(tree) if len(tree) else 1)
+        return columns
 
-    def _widen(self, nodes: Tensor, num_ranks: int, tree: DraftTree) -> None:
+    def _draft(self, tree: DraftTree, rows: Tensor, absent: npt.NDArray[np.bool_]) -> Ints:
+        """Drafts nodes of the last level: [P, W] rows of the tree, those that are `absent`."""
+        expander = self._may_draft(int(absent.sum()), tree)
+        place = absent.nonzero()[0]
+        column = self._columns(tree, rows)[absent]
+        parents, ranks = np.full_like(column, UNKNOWN), np.zeros_like(column)
+        if len(tree) > 0:  # else it is the root that was not recorded
+            family, ranks = np.divmod(column, self._num_ranks)
+            parents = self.runs[-1][place, family]
+        where = self._rows.numpy()[place], parents, ranks
+        found: Ints = expander.add(*map(torch.from_numpy, where)).numpy()
+        return found
+
+    def _widen(self, nodes: Ints, num_ranks: int, tree: DraftTree) -> None:
         """Drafts `nodes` again where fewer children were recorded than are asked for."""
-        nodes = nodes.flatten()
-        is_short = self._envelope.token_ids[nodes, num_ranks - 1] == UNKNOWN
-        short = torch.unique(nodes[is_short])
+        nodes = nodes.ravel()
+        is_short = self._envelope.token_ids.numpy()[nodes, num_ranks - 1] == UNKNOWN
+        short = np.unique(nodes[is_short])
         if len(short) > 0:
-            self._may_draft(len(short), tree).widen(short)
+            self._may_draft(len(short), tree).widen(torch.from_numpy(short))
 
     def _may_draft(self, num_missing: int, tree: DraftTree) -> Expander:
         self.num_missing += num_missing

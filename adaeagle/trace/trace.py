@@ -10,6 +10,7 @@ from adaeagle.trace.expander import Expander
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.proposer import RecordedProposer
 from adaeagle.trace.text import RecordedText
+from adaeagle.trace.text_paths import TextPaths
 
 
 class Trace:
@@ -34,6 +35,7 @@ class Trace:
         if len(self.positions) == 0:
             raise ValueError("texts must have a position to draft at, got none")
         self.envelope = Envelope.join([text.envelope for text in self.texts])
+        self.paths = TextPaths(self.envelope, self.positions)
         self._load = drafter
         self._expander: Expander | None = None
 

@@ -1,5 +1,7 @@
 """Trees as tensors: growing, taking, paths, and choices that never orphan a node."""
 
+import pickle
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -78,6 +80,39 @@ def test_a_tree_cut_is_the_tree_it_was() -> None:
     entropies = stages[3].cut(2).entropies
     assert entropies is None or entropies.shape == (1, 7)
     assert len(stages[3].cut(9)) == len(stages[3])
+
+
+COLUMNS = ("token_ids", "parents", "depths", "log_probs", "path_log_probs", "ranks", "valid")
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_level_is_a_part_of_its_columns(tree: DraftTree, is_read: bool) -> None:
+    """Whether a tree's columns were read before, or were changed."""
+    if is_read:
+        tree = replace(tree, log_probs=tree.log_probs - 1.0)
+    for name in COLUMNS:
+        whole = getattr(tree, name)
+        assert torch.equal(tree.of_level(0, name), whole[:, :3]), name
+        assert torch.equal(tree.of_level(1, name), whole[:, 3:]), name
+        assert torch.equal(tree.of_level(-1, name), whole[:, 3:]), name
+
+
+def test_a_tree_that_was_read_grows_like_one_that_was_not(tree: DraftTree) -> None:
+    third = level([4], [[5, 6]], [[0.5, 0.4]])
+    expected = tree.grow(third)
+    for other in (replace(tree), deepcopy(tree), tree.cut(2)):
+        grown = other.grow(third)
+        for name in (*COLUMNS, "origins"):
+            assert torch.equal(getattr(grown, name), getattr(expected, name)), name
+        assert (len(grown), grown.num_rounds, grown.levels) == (9, 1, expected.levels)
+
+
+def test_columns_nobody_asked_for_are_none(tree: DraftTree) -> None:
+    assert tree.entropies is None
+    assert tree.confidences is None
+    assert pickle.loads(pickle.dumps(tree)).confidences is None
+    with pytest.raises(AttributeError, match="no leaves"):
+        _ = tree.leaves  # type: ignore[attr-defined]
 
 
 def test_take_renumbers_parents(tree: DraftTree) -> None:
