@@ -10,11 +10,13 @@ Differs from the source: the threshold is constant; on trees each unsure node is
 import math
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from adaeagle.policy import StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
+from policies.one_chain import ANSWERS, is_one_chain
 
 
 class Confidence(StopRule):
@@ -30,7 +32,10 @@ class Confidence(StopRule):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold must be in [0, 1], got {threshold}")
         self.threshold = threshold
-        self._log_threshold = math.log(threshold) if threshold > 0 else -math.inf
+        log_threshold = math.log(threshold) if threshold > 0 else -math.inf
+        self._log_threshold = float(np.float32(log_threshold))  # as log-probabilities are rounded
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        if is_one_chain(tree, frontier):
+            return ANSWERS[tree.log_probs.tolist()[0][-1] >= self._log_threshold]
         return tree.log_probs.gather(1, frontier) >= self._log_threshold

@@ -10,11 +10,13 @@ the same name that judges a whole beam is `beam_total`.
 import math
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from adaeagle.policy import StopRule
 from adaeagle.search import Real, SearchSpace
 from adaeagle.tree import DraftTree
+from policies.one_chain import ANSWERS, is_one_chain
 
 
 class Cumulative(StopRule):
@@ -31,6 +33,9 @@ class Cumulative(StopRule):
         if math.isnan(log_threshold) or log_threshold > 0:
             raise ValueError(f"log_threshold must be <= 0, got {log_threshold}")
         self.log_threshold = log_threshold
+        self._least = float(np.float32(log_threshold))  # as log-probabilities are rounded
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        return tree.path_log_probs.gather(1, frontier) > self.log_threshold
+        if is_one_chain(tree, frontier):
+            return ANSWERS[tree.path_log_probs.tolist()[0][-1] > self._least]
+        return tree.path_log_probs.gather(1, frontier) > self._least

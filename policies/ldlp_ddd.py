@@ -45,6 +45,6 @@ class LDLPDDD(AllOf):
         told, unlikely = self.rules
         goes_on = told.go_on(tree, frontier)
         # Neither learns of what it sees: on one chain the second need not be asked.
-        if is_one_chain(tree, frontier) and goes_on is ANSWERS[True]:
-            return goes_on
+        if is_one_chain(tree, frontier):
+            return goes_on if goes_on is ANSWERS[True] else unlikely.go_on(tree, frontier)
         return goes_on | unlikely.go_on(tree, frontier)

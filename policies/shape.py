@@ -49,11 +49,11 @@ class Shape(Policy):
         if self.stop is None or len(tree) == 0:
             return num_children
         is_open = self.stop.go_on(tree, frontier)
-        # A text's chain is asked about after every token, and answers are the same two.
+        # A text's chain is asked about after every token, and going on is the usual answer.
         if is_open is ANSWERS[True]:
             return num_children
-        if is_open is ANSWERS[False]:
-            return NO_CHILDREN
+        if is_open.numel() == 1 and is_open.is_cpu:
+            return num_children if is_open.item() else NO_CHILDREN
         return num_children * is_open
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:

@@ -5,9 +5,7 @@ Shapes: P rounds side by side, M new nodes of each, C choices of the draft, S in
 """
 
 import math
-from collections.abc import Sequence
-from operator import add, mul
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -18,8 +16,8 @@ from predictors.asking import Odds
 from predictors.in_numpy import (
     Blocks,
     FirstLayer,
+    FirstOfRow,
     Floats,
-    Layer,
     OneRow,
     array,
     dense,
@@ -44,9 +42,8 @@ class SpecDecPPOdds(Odds):
         self._blocks = Blocks(predictor.blocks)
         self._last = dense(predictor.last)
         self._encoded: Floats | None = None  # [P, 1, H]
+        self._first_of_row = FirstOfRow(self._first)
         self._one_row = OneRow(predictor.blocks, predictor.last)
-        self._rows, self._own_biases = _rows(self._first)
-        self._biases = self._own_biases
 
     def begin(self, context: Context) -> None:
         if self._context is None:
@@ -56,8 +53,7 @@ class SpecDecPPOdds(Odds):
             return
         encoded = self._context.one(context)
         self._encoded = np.array([[encoded]], np.float32)
-        # Of one round: what is known of its context is a part of the bias.
-        self._biases = list(map(add, self._own_biases, encoded))
+        self._first_of_row.add(encoded)
 
     def of(self, tree: DraftTree, start: int) -> Floats:
         weight, bias = self._first
@@ -80,9 +76,9 @@ class SpecDecPPOdds(Odds):
             max(path, LEAST_LOG_PROB),
             _newest(tree.entropies),
             tree.num_levels,
-            *map(math.exp, array(tree.confidences)[0, -1].tolist()),
+            *map(math.exp, _newest(tree.confidences)),
         ]
-        [odds] = self._one_row(_first_layer(self._rows, self._biases, inputs))
+        [odds] = self._one_row(self._first_of_row(inputs))
         return odds
 
 
@@ -95,8 +91,8 @@ class DiscoOdds(Odds):
         assert isinstance(last, nn.Linear)
         self._first = folded(predictor.scale, first)
         self._last = dense(last)
+        self._first_of_row = FirstOfRow(self._first)
         self._one_row = OneRow(None, last)
-        self._rows, self._biases = _rows(self._first)
 
     def begin(self, context: Context) -> None:
         pass
@@ -111,9 +107,9 @@ class DiscoOdds(Odds):
     def of_newest(self, tree: DraftTree) -> float:
         assert tree.entropies is not None
         assert tree.confidences is not None
-        confidences = map(math.exp, array(tree.confidences)[0, -1].tolist())
+        confidences = map(math.exp, _newest(tree.confidences))
         inputs = [*confidences, _newest(tree.entropies), tree.num_levels]
-        [odds] = self._one_row(_first_layer(self._rows, self._biases, inputs))
+        [odds] = self._one_row(self._first_of_row(inputs))
         return odds
 
 
@@ -136,24 +132,9 @@ class C2TScores:
         return odds
 
 
-def _rows(layer: Layer) -> tuple[list[list[float]], list[float]]:
-    """The weights of each output, [H][S], and its bias."""
-    weight, bias = layer
-    return weight.T.tolist(), bias.tolist()
-
-
-def _first_layer(
-    rows: Sequence[Sequence[float]], biases: Sequence[float], inputs: Sequence[float]
-) -> list[float]:
-    """Of one node, [S] → [H]; so small a product takes less time in plain Python."""
-    layer = zip(rows, biases, strict=True)
-    return [sum(map(mul, weights, inputs), bias) for weights, bias in layer]
-
-
-def _newest(values: Tensor) -> float:
-    """Of the last node of one text, [1, N]."""
-    value: float = array(values).item(-1)
-    return value
+def _newest(values: Tensor) -> Any:
+    """Of the last node of one text, [1, N, ...]; taking all that there is takes the least time."""
+    return values.tolist()[0][-1]
 
 
 def _specdec_inputs(tree: DraftTree, start: int) -> Floats:

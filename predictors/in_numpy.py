@@ -2,7 +2,8 @@
 
 A rule asks about one text's few numbers at a time: calls into torch would take longer than the
 arithmetic. Between two forwards a call into NumPy is dear too, 5 to 30 microseconds whatever its
-size, so that of one row only products with larger matrices are NumPy's: the rest is plain Python.
+size and `ndarray.dot` least, so that of one row products alone are NumPy's: the rest is plain
+Python.
 Shapes: P rounds side by side, D feature size, H hidden size, O outputs; `...` is any shape in
 front.
 """
@@ -74,6 +75,27 @@ class Blocks:
         return hidden
 
 
+class FirstOfRow:
+    """A network's first layer, for one row at a time.
+
+    Args:
+        layer: scales of inputs folded into it.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        weight, self._bias = layer
+        self._weight = np.vstack((weight, self._bias))  # [inputs and a 1, H]
+
+    def add(self, more: Sequence[float]) -> None:
+        """Adds [H] to what it says of every row from now on."""
+        self._weight[-1] = self._bias + np.array(more, np.float32)
+
+    def __call__(self, inputs: Sequence[float]) -> list[float]:
+        """[inputs] → [H]."""
+        values: list[float] = np.array((*inputs, 1), np.float32).dot(self._weight).tolist()
+        return values
+
+
 class OneRow:
     """What follows a trained network's first layer, for one row at a time.
 
@@ -91,7 +113,7 @@ class OneRow:
         """What the first layer says, [H] → [O]."""
         hidden = _silu_of_row(first)
         for weight, bias in self._blocks:
-            more = np.array(hidden, np.float32) @ weight + bias
+            more = np.array(hidden, np.float32).dot(weight) + bias
             hidden = list(map(add, hidden, _silu_of_row(more.tolist())))
         return [sum(map(mul, hidden, weights)) + bias for weights, bias in self._last]
 
@@ -110,7 +132,7 @@ class FirstLayer:
 
     def __init__(self, predictor: Predictor, layer: ContextLayer) -> None:
         self._predictor = predictor
-        self._feature = folded(layer.scale, layer.feature)
+        self._weight, self._bias = folded(layer.scale, layer.feature)
         self._last = None if layer.last is None else _table(layer.last)
         self._pending = None if layer.pending is None else _table(layer.pending)
 
@@ -120,14 +142,7 @@ class FirstLayer:
         Raises:
             ValueError: as for many.
         """
-        weight, bias = self._feature
-        hidden: Floats = array(self._features(context))[0] @ weight
-        hidden += bias
-        if self._last is not None:
-            hidden += self._last[int(context.last_token_ids)]
-        if self._pending is not None:
-            hidden += self._pending[int(context.token_ids)]
-        values: list[float] = hidden.tolist()
+        values: list[float] = self._hidden(context)[0].tolist()
         if not math.isfinite(sum(values)):
             raise ValueError(NOT_FINITE)
         return values
@@ -138,14 +153,18 @@ class FirstLayer:
         Raises:
             ValueError: there are no features, or of another size, or not finite.
         """
-        weight, bias = self._feature
-        hidden: Floats = array(self._features(context)) @ weight + bias
+        hidden = self._hidden(context)
         if not np.isfinite(hidden).all():
             raise ValueError(NOT_FINITE)
+        return hidden
+
+    def _hidden(self, context: Context) -> Floats:
+        hidden: Floats = array(self._features(context)).dot(self._weight)
+        hidden += self._bias
         if self._last is not None:
-            hidden = hidden + self._last[array(context.last_token_ids)]
+            hidden += self._last.take(context.last_token_ids.tolist(), axis=0)
         if self._pending is not None:
-            hidden = hidden + self._pending[array(context.token_ids)]
+            hidden += self._pending.take(context.token_ids.tolist(), axis=0)
         return hidden
 
     def _features(self, context: Context) -> Tensor:
