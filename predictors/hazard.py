@@ -9,9 +9,9 @@ tells, before drafting and again after every drafted token,
 so the law of the accepted length is known at any time, given all that was seen: survival analysis
 in discrete time. What to do with it is for a policy that knows what rounds cost.
 Differs from LDLP: a law instead of a length; it sees the draft's probabilities and tokens as they
-come; the pending token is among its inputs; and so is whether the text repeats itself, and the
-draft goes along with what followed the last time (`predictors.repeats`); no threshold and no
-rounding.
+come; the pending token is among its inputs; and so is whether the text repeats itself, whether the
+draft goes along with what followed the last time, and how much of its own end the text has said
+before (`predictors.repeats`); no threshold and no rounding.
 
 It is small, because it is asked between draft forwards: the context is encoded once a round, a
 token costs one layer of `hidden_size`.
@@ -32,13 +32,15 @@ from predictors.acceptance import check_classes
 from predictors.context_network import ContextLayer, Standardize
 from predictors.labels import read_chains
 from predictors.predictor import Batch, Examples, TrainedPredictor
-from predictors.repeats import WINDOW, repeats
+from predictors.repeats import MOST_ECHO, WINDOW, echoes, repeats
 from predictors.token_table import TokenTable
 
 LEAST_LOG_PROB, LEAST_PATH_LOG_PROB = -12.0, -20.0
-NUM_SCALARS = 8
+NUM_SCALARS = 12
 LONG = (8, 16, 40)
 """Matches of more tokens are told apart: what a text says a second time may be a loop."""
+ECHOES = [(n, n >= 2, n >= 3, n >= 5) for n in range(MOST_ECHO + 1)]
+"""Scalars of a token with which so many at the end of text and draft have been said before."""
 
 
 class Hazard(TrainedPredictor):
@@ -93,6 +95,7 @@ class Hazard(TrainedPredictor):
             "num_known": chains.num_known,
             "repeated": torch.tensor([repeat.length for repeat in found]),
             "following": torch.tensor([repeat.following for repeat in found]),
+            "echoes": torch.tensor([*map(echoes, found, chains.token_ids.tolist())]),
             "is_entered": _entered(trace, chains.lengths),
         }
         return Examples(rows, columns)
@@ -125,9 +128,14 @@ class Hazard(TrainedPredictor):
         return odds
 
     def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of all labels; the more a chain has, the less each of them weighs.
+
+        In a text that loops every chain is long, and there is little to be decided.
+        """
         labels, is_known = self.labels(batch)
         losses = F.binary_cross_entropy_with_logits(self(batch), labels, reduction="none")
-        return (losses * is_known).sum() / is_known.sum()
+        weights = is_known / is_known.sum((1, 2), keepdim=True).clamp(min=1).sqrt()
+        return (losses * weights).sum() / weights.sum()
 
     def labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What `forward` should say, and where a text tells it: float and bool [B, K + 1, 1 + M].
@@ -164,7 +172,7 @@ def chain_scalars(batch: Batch) -> Tensor:
 
     The last token's log-prob and that of all together, both again as probabilities, whether the
     chain goes along with what followed where the text's end was said before, that times the
-    logarithm of how long a match it was, and what `depth_scalars` tells.
+    logarithm of how long a match it was, what `depth_scalars` tells, and `ECHOES`.
     """
     own = F.pad(batch["log_probs"].clamp(min=LEAST_LOG_PROB), (1, 0))
     path = own.cumsum(1).clamp(min=LEAST_PATH_LOG_PROB)
@@ -173,7 +181,8 @@ def chain_scalars(batch: Batch) -> Tensor:
     matched = batch["repeated"].float().log1p().unsqueeze(1)
     columns = (own, path, own.exp(), path.exp(), goes_along, goes_along * matched)
     depths = depth_scalars(own.shape[1]).to(own.device).expand(len(own), -1, -1)
-    return torch.cat((torch.stack(columns, dim=-1), depths), dim=-1)
+    echo = torch.tensor(ECHOES, device=own.device).float()[F.pad(batch["echoes"], (1, 0))]
+    return torch.cat((torch.stack(columns, dim=-1), depths, echo), dim=-1)
 
 
 def matched_scalars(lengths: Tensor) -> Tensor:

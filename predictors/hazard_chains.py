@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB
+from predictors.hazard import ECHOES, LEAST_LOG_PROB, LEAST_PATH_LOG_PROB
 from predictors.hazard_steps import HazardSteps, Known, chance
-from predictors.repeats import Repeat
+from predictors.repeats import LEAST, MOST_ECHO, Repeat, echo
 
 
 class Law(NamedTuple):
@@ -26,11 +26,13 @@ class _Chain:
 
     __slots__ = (
         "_against",
+        "_echo",
         "_following",
         "_goes_along",
         "_matched",
         "_path",
         "_survival",
+        "_text",
         "length",
     )
 
@@ -38,6 +40,8 @@ class _Chain:
         self._following = repeat.following
         self._goes_along = min(repeat.length, 1)
         self._matched = math.log1p(repeat.length)
+        self._text = repeat.text
+        self._echo = max(repeat.length, LEAST - 1)
         self._path = 0.0
         self._survival = 1.0
         self._against: list[float] = []
@@ -52,9 +56,13 @@ class _Chain:
             self._path = path = max(self._path + own, LEAST_PATH_LOG_PROB)
             if token_ids[place] != self._following[place]:
                 self._goes_along = 0
+            self._text += chr(token_ids[place])
+            most = min(self._echo + 1, MOST_ECHO)
+            # What goes along with a repeat is a longer one.
+            self._echo = most if self._goes_along else echo(self._text, most)
             goes, depth = self._goes_along, place + 1
-            told = own, path, math.exp(own), math.exp(path)
-            scalars.append((*told, goes, goes * self._matched, depth, math.sqrt(depth)))
+            told = own, path, math.exp(own), math.exp(path), goes, goes * self._matched
+            scalars.append((*told, depth, math.sqrt(depth), *ECHOES[self._echo]))
         self.length = last
         return scalars
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from adaeagle.tree import DraftTree
-from predictors.hazard import LEAST_LOG_PROB, LEAST_PATH_LOG_PROB
+from predictors.hazard import ECHOES, LEAST_LOG_PROB, LEAST_PATH_LOG_PROB
 from predictors.hazard_steps import HazardSteps, Known, chance
-from predictors.repeats import Repeat
+from predictors.repeats import MOST_ECHO, Repeat, echo
 
 
 class Family(NamedTuple):
@@ -101,6 +101,15 @@ class _Drafts:
         self.paths = tree.path_log_probs.tolist()  # minus infinity of padding
         self.levels = tree.levels
 
+    def said(self, row: int, node: int) -> str:
+        """The path to a node, a character a token."""
+        token_ids, parents = self.token_ids[row], self.parents[row]
+        text = ""
+        while node >= 0:
+            text = chr(token_ids[node]) + text
+            node = parents[node]
+        return text
+
     def families(self, row: int, first: int) -> Iterator[tuple[int, int, int]]:
         """Depth, best child and end of those of a round from node `first` on, but for padding."""
         paths, start = self.paths[row], 0
@@ -128,7 +137,9 @@ def _followed(drafts: _Drafts, row: int, known: _Round) -> Iterator[tuple[int, l
         own = max(log_probs[best], LEAST_LOG_PROB)
         path = max(paths[best], LEAST_PATH_LOG_PROB)
         chances, goes = (math.exp(own), math.exp(path)), goes_along[best + 1]
-        yield best, [own, path, *chances, goes, goes * matched, depth, math.sqrt(depth)]
+        told = own, path, *chances, goes, goes * matched, depth, math.sqrt(depth)
+        text = known.repeat.text + drafts.said(row, best)
+        yield best, [*told, *ECHOES[echo(text, MOST_ECHO)]]
 
 
 def _survive(drafts: _Drafts, row: int, known: _Round, answers: Iterator[list[float]]) -> None:

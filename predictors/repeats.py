@@ -18,6 +18,8 @@ MOST = 64
 """Longer matches are as good as this."""
 LEAST = 2
 """Shorter matches are none."""
+MOST_ECHO = 6
+"""Longer echoes of drafted tokens are as good as this."""
 
 
 class Repeat(NamedTuple):
@@ -25,6 +27,7 @@ class Repeat(NamedTuple):
 
     length: int  # 0: there is none
     following: list[int]  # [K] what followed there; -1 where there is none
+    text: str  # the text
 
 
 def repeats(texts: Iterable[Sequence[int]], num_tokens: int) -> list[Repeat]:
@@ -42,10 +45,33 @@ def repeats(texts: Iterable[Sequence[int]], num_tokens: int) -> list[Repeat]:
         text = "".join(map(chr, token_ids))
         length, lag = _longest(text)
         if length < LEAST:
-            found.append(Repeat(0, [-1] * num_tokens))
+            found.append(Repeat(0, [-1] * num_tokens, text))
         else:
             around = text[-lag:] * (1 + num_tokens // lag)
-            found.append(Repeat(length, [*map(ord, around[:num_tokens])]))
+            found.append(Repeat(length, [*map(ord, around[:num_tokens])], text))
+    return found
+
+
+def echo(text: str, most: int) -> int:
+    """How many tokens at a text's end, at most so many, it has said before in this order."""
+    end = len(text) - 1
+    length = 0
+    while length < most and text.rfind(text[~length:], 0, end) >= 0:
+        length += 1
+    return length
+
+
+def echoes(repeat: Repeat, token_ids: Iterable[int]) -> list[int]:
+    """The `echo` of a text with each token of its draft, at most `MOST_ECHO` each: [K].
+
+    An echo is at most one token longer than that of the token before.
+    """
+    text, length = repeat.text, max(repeat.length, LEAST - 1)
+    found = []
+    for token_id in token_ids:
+        text += chr(token_id)
+        length = echo(text, min(length + 1, MOST_ECHO))
+        found.append(length)
     return found
 
 

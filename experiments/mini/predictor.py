@@ -57,7 +57,15 @@ USUAL = {
 # A table of all tokens is most of a length predictor: at its usual size, 1.2 MB.
 RECIPES = {
     "hazard": Recipe(
-        "hazard(hidden_size=48)", changed={"max_steps": 4800, "checkpoint_every": 100}
+        "hazard(hidden_size=48, dropout=0.1)",
+        changed={
+            "max_steps": 1600,
+            "batch_size": 512,
+            "learning_rate": 2e-2,
+            "weight_decay": 0.01,
+            "patience": 16,
+            "checkpoint_every": 100,
+        },
     ),
     "ldlp": Recipe("ldlp(hidden_size=64)"),
     "ldlp_dp": Recipe(

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 from adaeagle.identity import ModelIdentity
 from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
-from predictors.hazard import Hazard, chain_scalars
+from predictors.hazard import NUM_SCALARS, Hazard, chain_scalars
 from predictors.hazard_chains import HazardChains
 from predictors.hazard_steps import HazardSteps
 from predictors.predictor import About, load_predictor
-from predictors.repeats import repeats
+from predictors.repeats import echoes, repeats
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
 
@@ -20,7 +20,7 @@ def made(**settings: int) -> Hazard:
     torch.manual_seed(0)
     predictor = Hazard(**settings)
     predictor.prepare(About(MODELS), torch.randn(50, 6))
-    predictor.scale.measure(torch.randn(100, 8) * 3 + 1)
+    predictor.scale.measure(torch.randn(100, NUM_SCALARS) * 3 + 1)
     predictor.context.scale.measure(torch.randn(100, 6) * 2 - 1)
     return predictor.eval()
 
@@ -41,8 +41,15 @@ def test_steps_say_what_the_network_says() -> None:
     following = torch.tensor([repeat.following for repeat in found])
     assert lengths.tolist() == [19, 18, 17, 16, 15, 14, 13]
     goes_along = torch.arange(5) < torch.arange(7).unsqueeze(1)
+    batch["draft_token_ids"][2, 2:] = torch.tensor([40, 0, 1])  # which knows the text, elsewhere
     said = torch.where(goes_along, following, batch["draft_token_ids"])
-    batch |= {"draft_token_ids": said, "repeated": lengths, "following": following}
+    batch |= {
+        "draft_token_ids": said,
+        "repeated": lengths,
+        "following": following,
+        "echoes": torch.tensor([*map(echoes, found, said.tolist())]),
+    }
+    assert {0, 1, 2, 6} <= set(batch["echoes"].flatten().tolist())
     expected = predictor(batch).detach().sigmoid()
     steps = HazardSteps(predictor)
     known = steps.begin(batch["features"], batch["token_ids"], recent)
@@ -93,6 +100,7 @@ def test_scalars_are_cumulative() -> None:
         "draft_token_ids": torch.tensor([[4, 5, 6]] * 3),
         "repeated": torch.tensor([7, 7, 0]),
         "following": torch.tensor([[4, 9, 6], [4, 5, 6], [-1, -1, -1]]),
+        "echoes": torch.tensor([[6, 0, 1], [6, 6, 6], [2, 3, 5]]),
     }
     scalars = chain_scalars(batch)
     assert scalars[0, :, 0].tolist() == [0, -1, -3, -2]
@@ -102,6 +110,8 @@ def test_scalars_are_cumulative() -> None:
     assert scalars[:, :, 4].tolist() == [[1, 1, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]]
     assert torch.equal(scalars[..., 5], scalars[..., 4] * torch.tensor(8.0).log())
     assert scalars[0, :, 6].tolist() == [0, 1, 2, 3]
+    assert scalars[:, :, 8].tolist() == [[0, 6, 0, 1], [0, 6, 6, 6], [0, 2, 3, 5]]
+    assert scalars[2, :, 9:].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
 
 
 def test_it_learns_a_law_and_comes_back_from_disk(tmp_path) -> None:  # type: ignore[no-untyped-def]

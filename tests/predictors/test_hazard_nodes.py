@@ -84,15 +84,28 @@ def test_the_best_path_is_a_chain(steps: HazardSteps) -> None:
 
 
 def test_that_a_path_goes_along_is_heard_on_every_path(steps: HazardSteps) -> None:
-    """The same draft after a text without a past is judged otherwise, from its first token on."""
-    tree, both = grown(2), known(steps, 2)
-    contexts = both.contexts[:1]
-    looping = judged(steps, tree, Known(contexts, both.repeats[:1])).survival(0)
-    new = judged(steps, tree, Known(contexts, both.repeats[1:])).survival(0)
+    """The same draft after an end that is new is judged otherwise, from its first token on."""
+    tree, before = grown(2), known(steps, 2).take([0])
+    repeat = before.repeats[0]._replace(length=0, following=[-1] * 4)
+    looping = judged(steps, tree, before).survival(0)
+    new = judged(steps, tree, Known(before.contexts, [repeat])).survival(0)
     assert abs(looping[0] - new[0]) > 1e-3
     # Below a second choice nothing goes along any more.
     below = [each[6] / each[1] for each in (looping, new)]
     assert below[0] == pytest.approx(below[1], rel=1e-5)
+
+
+def test_what_the_text_has_said_before_is_heard(steps: HazardSteps) -> None:
+    """Of two paths that do not go along, after the one whose tokens are known in this order."""
+    tree, before = grown(2), known(steps, 2).take([1])
+    [repeat] = before.repeats
+    assert repeat.length == 0
+    said = repeat._replace(text="".join(map(chr, (*LOOP, 9))))
+    none, some = (
+        judged(steps, tree, Known(before.contexts, [each])).survival(0) for each in (repeat, said)
+    )
+    assert abs(none[0] - some[0]) > 1e-3  # its first token is in the text
+    assert abs(none[3] / none[0] - some[3] / some[0]) > 1e-3  # its first two are, in this order
 
 
 def test_siblings_share_what_the_best_leaves(steps: HazardSteps) -> None:
