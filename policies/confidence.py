@@ -37,5 +37,5 @@ class Confidence(StopRule):
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if is_one_chain(tree, frontier):
-            return ANSWERS[tree.log_probs.tolist()[0][-1] >= self._log_threshold]
+            return ANSWERS[tree.of_level(-1, "log_probs").item() >= self._log_threshold]
         return tree.log_probs.gather(1, frontier) >= self._log_threshold

@@ -123,10 +123,9 @@ class CostAware(StopRule):
         if len(tree) > tree.num_levels:
             return self._go_on_tree(tree, frontier)
         depth = tree.num_levels
-        log_probs = tree.log_probs.tolist()
-        asked = self._asked([said[-1] for said in log_probs], depth)
+        asked = self._asked([said for [said] in tree.of_level(-1, "log_probs").tolist()], depth)
         if asked:
-            self._ask(asked, log_probs, tree.token_ids.tolist())
+            self._ask(asked, tree.log_probs.tolist(), tree.token_ids.tolist())
         return _answer([plan > depth for plan in self._plans], frontier)
 
     def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:

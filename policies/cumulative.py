@@ -37,5 +37,5 @@ class Cumulative(StopRule):
 
     def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if is_one_chain(tree, frontier):
-            return ANSWERS[tree.path_log_probs.tolist()[0][-1] > self._least]
+            return ANSWERS[tree.of_level(-1, "path_log_probs").item() > self._least]
         return tree.path_log_probs.gather(1, frontier) > self._least

@@ -65,18 +65,15 @@ class SpecDecPPOdds(Odds):
         return odds
 
     def of_newest(self, tree: DraftTree) -> float:
-        assert tree.entropies is not None
-        assert tree.confidences is not None
-        [log_probs] = tree.log_probs.tolist()
-        log_prob, path = log_probs[-1], sum(log_probs)
+        log_prob, path = _newest(tree, "log_probs"), _newest(tree, "path_log_probs")
         inputs = [
             math.exp(log_prob),
             math.exp(path),
             max(log_prob, LEAST_LOG_PROB),
             max(path, LEAST_LOG_PROB),
-            _newest(tree.entropies),
+            _newest(tree, "entropies"),
             tree.num_levels,
-            *map(math.exp, _newest(tree.confidences)),
+            *map(math.exp, _newest(tree, "confidences")),
         ]
         [odds] = self._one_row(self._first_of_row(inputs))
         return odds
@@ -105,10 +102,8 @@ class DiscoOdds(Odds):
         return odds
 
     def of_newest(self, tree: DraftTree) -> float:
-        assert tree.entropies is not None
-        assert tree.confidences is not None
-        confidences = map(math.exp, _newest(tree.confidences))
-        inputs = [*confidences, _newest(tree.entropies), tree.num_levels]
+        confidences = map(math.exp, _newest(tree, "confidences"))
+        inputs = [*confidences, _newest(tree, "entropies"), tree.num_levels]
         [odds] = self._one_row(self._first_of_row(inputs))
         return odds
 
@@ -132,9 +127,10 @@ class C2TScores:
         return odds
 
 
-def _newest(values: Tensor) -> Any:
-    """Of the last node of one text, [1, N, ...]; taking all that there is takes the least time."""
-    return values.tolist()[0][-1]
+def _newest(tree: DraftTree, name: str) -> Any:
+    """What a column says of the last node of one text's chain."""
+    [[value]] = tree.of_level(-1, name).tolist()
+    return value
 
 
 def _specdec_inputs(tree: DraftTree, start: int) -> Floats:
