@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaeagle import DraftTree
-from adaeagle.tree import Level, ancestors, likeliest
+from adaeagle.tree import FEW, Level, ancestors, likeliest
 
 
 def level(parents: list[int], tokens: list[list[int]], probs: list[list[float]]) -> Level:
@@ -168,14 +168,15 @@ def test_likeliest_marks_the_best() -> None:
 
 @pytest.mark.parametrize("count", [1, 3, 9, 19])
 @pytest.mark.parametrize("kind", ["distinct", "tied", "few"])
-def test_many_rows_are_marked_as_one_by_one(kind: str, count: int) -> None:
-    """Many rows take another way than one row does."""
+@pytest.mark.parametrize("size", [20, FEW + 1])
+def test_many_rows_are_marked_as_one_by_one(size: int, kind: str, count: int) -> None:
+    """Many rows take another way than one row does, and one of few nodes a third."""
     torch.manual_seed(count)
-    scores = -torch.rand(50, 20)
+    scores = -torch.rand(50, size)
     if kind == "tied":
         scores = scores.mul(4).round()
     if kind == "few":
-        scores[torch.rand(50, 20) < 0.7] = -torch.inf
+        scores[torch.rand(50, size) < 0.7] = -torch.inf
     one_by_one = torch.cat([likeliest(row.unsqueeze(0), count) for row in scores])
     assert torch.equal(likeliest(scores, count), one_by_one)
     best = scores.sort(dim=1, descending=True, stable=True).indices[:, :count]
