@@ -10,10 +10,10 @@ Shapes: P rounds side by side, F frontier nodes.
 """
 
 import math
+from operator import add
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +51,7 @@ class SpecDecPP(StopRule):
         self.max_risk = max_risk
         self._least = math.log1p(-max_risk) if max_risk < 1 else -math.inf
         self._odds = self.predictor.odds()
-        self._paths = PathScores(self._log_accept, np.add)
+        self._paths = PathScores(self._log_accept, add)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())

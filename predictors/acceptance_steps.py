@@ -41,7 +41,7 @@ class SpecDecPPOdds(Odds):
         self._first = folded(predictor.scale, predictor.first)
         self._blocks = Blocks(predictor.blocks)
         self._last = dense(predictor.last)
-        self._encoded: Floats | None = None  # [P, 1, H]
+        self._encoded: Floats | list[float] | None = None  # [P, 1, H]; [H] of one round
         self._first_of_row = FirstOfRow(self._first)
         self._one_row = OneRow(predictor.blocks, predictor.last)
 
@@ -51,15 +51,14 @@ class SpecDecPPOdds(Odds):
         if len(context.token_ids) > 1:
             self._encoded = self._context(context)[:, None]
             return
-        encoded = self._context.one(context)
-        self._encoded = np.array([[encoded]], np.float32)
-        self._first_of_row.add(encoded)
+        self._encoded = self._context.one(context)
+        self._first_of_row.add(self._encoded)
 
     def of(self, tree: DraftTree, start: int) -> Floats:
         weight, bias = self._first
         hidden = _specdec_inputs(tree, start) @ weight + bias
         if self._encoded is not None:
-            hidden = hidden + self._encoded
+            hidden = hidden + np.asarray(self._encoded, np.float32)
         weight, bias = self._last
         odds: Floats = (self._blocks(silu(hidden)) @ weight + bias)[..., 0]
         return odds

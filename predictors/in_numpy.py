@@ -83,12 +83,12 @@ class FirstOfRow:
     """
 
     def __init__(self, layer: Layer) -> None:
-        weight, self._bias = layer
-        self._weight = np.vstack((weight, self._bias))  # [inputs and a 1, H]
+        self._weight = np.vstack(layer)  # [inputs and a 1, H]
+        self._bias: list[float] = layer[1].tolist()
 
     def add(self, more: Sequence[float]) -> None:
-        """Adds [H] to what it says of every row from now on."""
-        self._weight[-1] = self._bias + np.array(more, np.float32)
+        """Adds [H] to what it says of every row, in place of what was added before."""
+        self._weight[-1] = list(map(add, self._bias, more))
 
     def __call__(self, inputs: Sequence[float]) -> list[float]:
         """[inputs] → [H]."""
