@@ -37,7 +37,7 @@ class Proposer(Protocol):
 def clamp_budget(budget: Budget, remaining: Tensor) -> Budget:
     """A round of depth d emits up to d + 1 tokens: no deeper than what may still be emitted."""
     if remaining.shape[0] == 1:  # one number, so that the loop need not ask the device for it
-        least = int(remaining[0]) - 1
+        least = int(remaining.item()) - 1
         is_within = isinstance(budget.depth, int) and budget.depth <= least
         return budget if is_within else replace(budget, depth=min(int(budget.depth), least))
     if isinstance(budget.depth, int):
