@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from adaeagle.tree import DraftTree
-from predictors.in_numpy import Floats, Ints, array
+from predictors.in_numpy import Floats, Ints, array, new_of
 
 Score = Callable[[DraftTree, int], Floats]
 """Scores [P, M] of a tree's nodes from a row on."""
@@ -57,7 +57,7 @@ class PathScores:
                 self._scores = np.array([self._of_chain], dtype=np.float32)
         start = self._scores.shape[1] - 1
         if start < len(tree):
-            above = _at(self._scores, array(tree.parents)[:, start:] + 1)
+            above = _at(self._scores, new_of(tree, "parents", start) + 1)
             new = self._join(above, self._score(tree, start))
             self._scores = np.concatenate((self._scores, new), axis=1)
         return self._scores[:, 1:]

@@ -19,9 +19,9 @@ from predictors.in_numpy import (
     FirstOfRow,
     Floats,
     OneRow,
-    array,
     dense,
     folded,
+    new_of,
     silu,
 )
 from predictors.nodes import LEAST_LOG_PROB
@@ -134,40 +134,35 @@ def _newest(tree: DraftTree, name: str) -> Any:
 
 def _specdec_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.specdec_pp`."""
-    assert tree.entropies is not None
-    assert tree.confidences is not None
-    log_probs, path = array(tree.log_probs)[:, start:], array(tree.path_log_probs)[:, start:]
-    confidences = array(tree.confidences)[:, start:]
+    log_probs, path = new_of(tree, "log_probs", start), new_of(tree, "path_log_probs", start)
+    confidences = new_of(tree, "confidences", start)
     inputs = np.empty((*log_probs.shape, 6 + confidences.shape[2]), dtype=np.float32)
     inputs[..., 0] = np.exp(log_probs)
     inputs[..., 1] = np.exp(path)
     inputs[..., 2] = np.maximum(log_probs, LEAST_LOG_PROB)
     inputs[..., 3] = np.maximum(path, LEAST_LOG_PROB)
-    inputs[..., 4] = array(tree.entropies)[:, start:]
-    inputs[..., 5] = array(tree.depths)[:, start:]
+    inputs[..., 4] = new_of(tree, "entropies", start)
+    inputs[..., 5] = new_of(tree, "depths", start)
     np.exp(confidences, out=inputs[..., 6:])
     return inputs
 
 
 def _disco_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.disco`."""
-    assert tree.entropies is not None
-    assert tree.confidences is not None
-    confidences = array(tree.confidences)[:, start:]
+    confidences = new_of(tree, "confidences", start)
     inputs = np.empty((*confidences.shape[:2], confidences.shape[2] + 2), dtype=np.float32)
     np.exp(confidences, out=inputs[..., :-2])
-    inputs[..., -2] = array(tree.entropies)[:, start:]
-    inputs[..., -1] = array(tree.depths)[:, start:]
+    inputs[..., -2] = new_of(tree, "entropies", start)
+    inputs[..., -1] = new_of(tree, "depths", start)
     return inputs
 
 
 def _c2t_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.c2t`."""
-    assert tree.entropies is not None
-    path = array(tree.path_log_probs)[:, start:]
+    path = new_of(tree, "path_log_probs", start)
     inputs = np.empty((*path.shape, 4), dtype=np.float32)
     inputs[..., 0] = np.exp(path)
     inputs[..., 1] = np.maximum(path, LEAST_LOG_PROB)
-    inputs[..., 2] = array(tree.entropies)[:, start:]
-    inputs[..., 3] = array(tree.depths)[:, start:]
+    inputs[..., 2] = new_of(tree, "entropies", start)
+    inputs[..., 3] = new_of(tree, "depths", start)
     return inputs

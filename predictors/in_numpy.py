@@ -18,6 +18,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from adaeagle.policy import Context
+from adaeagle.tree import DraftTree
 from predictors.context_network import ContextLayer, ResidualBlocks, Standardize
 from predictors.predictor import Predictor
 from predictors.token_table import TokenTable
@@ -35,6 +36,13 @@ def array(values: Tensor) -> npt.NDArray[Any]:
     if values.is_cpu and not values.requires_grad:  # asked between forwards: `force` takes longer
         return values.numpy()
     return values.numpy(force=True)
+
+
+def new_of(tree: DraftTree, name: str, start: int) -> npt.NDArray[Any]:
+    """A column's rows from `start` on; of the latest level alone without those before it."""
+    if tree.levels and start == len(tree) - math.prod(tree.levels[-1]):
+        return array(tree.of_level(-1, name))
+    return array(getattr(tree, name))[:, start:]
 
 
 def dense(layer: nn.Linear) -> Layer:
