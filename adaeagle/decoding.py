@@ -92,8 +92,9 @@ class Decoding:
     ) -> tuple[Tensor, list[int], Round]:
         context = self._context(number, root)
         clock.ends("other")
-        budget = clamp_budget(self.policy.plan(context), context.remaining)
+        budget = self.policy.plan(context)
         clock.ends("policy")
+        budget = clamp_budget(budget, context.remaining)
         drafted = self._draft(budget, clock)
         tree = drafted.tree
         paths = ancestors(tree)

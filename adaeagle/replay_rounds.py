@@ -81,8 +81,9 @@ def play(
     clock = clock or RoundClock(device)
     context = positions.context(rows, number)
     clock.ends("other")
-    budget = clamp_budget(policy.plan(context), context.remaining)
+    budget = policy.plan(context)
     clock.ends("policy")
+    budget = clamp_budget(budget, context.remaining)
     if is_active is not None:
         depth = torch.as_tensor(budget.depth).expand(len(rows)) * is_active
         budget = replace(budget, depth=depth if len(rows) > 1 else int(depth))

@@ -203,7 +203,7 @@ class CostAware(StopRule):
         first, depth = len(tree) - num_parents * num_ranks, tree.num_levels
         opened: list[Sequence[int]] = []
         said: list[float] = []
-        columns = tree.path_log_probs[:, first:].tolist(), tree.log_probs[:, first:].tolist()
+        columns = (tree.of_level(-1, name).tolist() for name in ("path_log_probs", "log_probs"))
         for row, (paths, log_probs) in enumerate(zip(*columns, strict=True)):
             place = paths.index(max(paths))
             if paths[place] == -math.inf:  # nothing was drafted here

@@ -57,7 +57,8 @@ class PathScores:
                 self._scores = np.array([self._of_chain], dtype=np.float32)
         start = self._scores.shape[1] - 1
         if start < len(tree):
-            above = _at(self._scores, new_of(tree, "parents", start) + 1)
+            [parents] = new_of(tree, start, "parents")
+            above = _at(self._scores, parents + 1)
             new = self._join(above, self._score(tree, start))
             self._scores = np.concatenate((self._scores, new), axis=1)
         return self._scores[:, 1:]

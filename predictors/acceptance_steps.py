@@ -134,35 +134,35 @@ def _newest(tree: DraftTree, name: str) -> Any:
 
 def _specdec_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.specdec_pp`."""
-    log_probs, path = new_of(tree, "log_probs", start), new_of(tree, "path_log_probs", start)
-    confidences = new_of(tree, "confidences", start)
+    names = "log_probs", "path_log_probs", "entropies", "depths", "confidences"
+    log_probs, path, entropies, depths, confidences = new_of(tree, start, *names)
     inputs = np.empty((*log_probs.shape, 6 + confidences.shape[2]), dtype=np.float32)
     inputs[..., 0] = np.exp(log_probs)
     inputs[..., 1] = np.exp(path)
     inputs[..., 2] = np.maximum(log_probs, LEAST_LOG_PROB)
     inputs[..., 3] = np.maximum(path, LEAST_LOG_PROB)
-    inputs[..., 4] = new_of(tree, "entropies", start)
-    inputs[..., 5] = new_of(tree, "depths", start)
+    inputs[..., 4] = entropies
+    inputs[..., 5] = depths
     np.exp(confidences, out=inputs[..., 6:])
     return inputs
 
 
 def _disco_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.disco`."""
-    confidences = new_of(tree, "confidences", start)
+    confidences, entropies, depths = new_of(tree, start, "confidences", "entropies", "depths")
     inputs = np.empty((*confidences.shape[:2], confidences.shape[2] + 2), dtype=np.float32)
     np.exp(confidences, out=inputs[..., :-2])
-    inputs[..., -2] = new_of(tree, "entropies", start)
-    inputs[..., -1] = new_of(tree, "depths", start)
+    inputs[..., -2] = entropies
+    inputs[..., -1] = depths
     return inputs
 
 
 def _c2t_inputs(tree: DraftTree, start: int) -> Floats:
     """[P, M, S] in the order of `predictors.c2t`."""
-    path = new_of(tree, "path_log_probs", start)
+    path, entropies, depths = new_of(tree, start, "path_log_probs", "entropies", "depths")
     inputs = np.empty((*path.shape, 4), dtype=np.float32)
     inputs[..., 0] = np.exp(path)
     inputs[..., 1] = np.maximum(path, LEAST_LOG_PROB)
-    inputs[..., 2] = new_of(tree, "entropies", start)
-    inputs[..., 3] = new_of(tree, "depths", start)
+    inputs[..., 2] = entropies
+    inputs[..., 3] = depths
     return inputs

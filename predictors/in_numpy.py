@@ -38,11 +38,18 @@ def array(values: Tensor) -> npt.NDArray[Any]:
     return values.numpy(force=True)
 
 
-def new_of(tree: DraftTree, name: str, start: int) -> npt.NDArray[Any]:
-    """A column's rows from `start` on; of the latest level alone without those before it."""
+def new_of(tree: DraftTree, start: int, *names: str) -> list[Any]:
+    """Columns' rows from `start` on; of the latest level alone without those before it.
+
+    Returns:
+        [P, M] each, or what is the same of all.
+    """
     if tree.levels and start == len(tree) - math.prod(tree.levels[-1]):
-        return array(tree.of_level(-1, name))
-    return array(getattr(tree, name))[:, start:]
+        return [
+            tree.num_levels if name == "depths" else array(tree.of_level(-1, name))
+            for name in names
+        ]
+    return [array(getattr(tree, name))[:, start:] for name in names]
 
 
 def dense(layer: nn.Linear) -> Layer:
