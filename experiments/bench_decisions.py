@@ -8,7 +8,9 @@ since its draft model reads the prompt. Every rule stands beside its shape witho
 any policy pays, and what is added to its share is what the rule costs. In the replay hooks run one
 round at a time and are timed every few prompts; draft and verification cost what the table says.
 Shares are ratios of totals, with a bootstrap interval over prompts, or over timings in the replay.
-Expected: at most 3 %.
+A share is of everything that is decided in a round; `decision` is that of one answer: a policy is
+asked before it drafts and before every draft forward.
+Expected: at most 3 % a decision, and a round's together not much more.
 
     python -m experiments.bench_decisions --out result.json
 
@@ -61,36 +63,42 @@ class Spent:
     hooks: float  # seconds
     whole: float  # seconds, hooks included
     num_rounds: int
+    num_answers: int  # one before drafting and one for each draft forward
 
 
 def of_text(target: Target, drafter: EagleDrafter, policy: Policy, ids: list[int], n: int) -> Spent:
     """One answer of `n` tokens, its first round left out."""
     rounds = generate(target, drafter, policy, ids, max_new_tokens=n).rounds[1:]
     hooks = sum(found.policy_seconds for found in rounds)
-    return Spent(hooks, sum(found.seconds for found in rounds), len(rounds))
+    seconds, depth = sum(found.seconds for found in rounds), sum(found.depth for found in rounds)
+    return Spent(hooks, seconds, len(rounds), len(rounds) + depth)
 
 
 def of_replay(policy: Policy, trace: Trace, cost: CostModel) -> Spent:
     """A whole trace, its hooks at the mean of some rounds."""
     decides = policy_seconds(policy, trace, cost)
     records = arm_records(replay(policy, trace, cost), trace, cost, decides).values()
+    num_rounds = sum(len(found.num_emitted) for found in records)
     return Spent(
         sum(found.policy_seconds for found in records),
         sum(found.seconds - found.prefill_seconds for found in records),
-        sum(len(found.num_emitted) for found in records),
+        num_rounds,
+        num_rounds + sum(sum(found.depth) for found in records),
     )
 
 
 def summary(found: Sequence[Spent]) -> dict[str, Any]:
     """The share over everything, and how sure it is."""
-    hooks, whole, rounds = (
+    hooks, whole, rounds, answers = (
         np.asarray([getattr(spent, name) for spent in found])
-        for name in ("hooks", "whole", "num_rounds")
+        for name in ("hooks", "whole", "num_rounds", "num_answers")
     )
     drawn = np.random.default_rng(0).integers(len(found), size=(2000, len(found)))
     low, high = np.quantile(hooks[drawn].sum(1) / whole[drawn].sum(1), [0.025, 0.975])
+    share = float(hooks.sum() / whole.sum())
     return {
-        "share": round(float(hooks.sum() / whole.sum()), 4),
+        "share": round(share, 4),
+        "decision": round(share * float(rounds.sum() / answers.sum()), 4),
         "ci95": [round(float(low), 4), round(float(high), 4)],
         "hooks_ms": round(1000 * float(hooks.sum() / rounds.sum()), 3),
         "round_ms": round(1000 * float(whole.sum() / rounds.sum()), 3),
@@ -187,7 +195,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         more = f", of it the rule's {live['added']:.1%}" if "added" in live else ""
         print(
             f"{spec:72} live {live['share']:6.1%} ({live['hooks_ms']:.2f} of {live['round_ms']:.2f}"
-            f" ms){more}; replay {again['share']:6.1%} ({again['hooks_ms']:.2f} ms)",
+            f" ms), a decision {live['decision']:.1%}{more}; "
+            f"replay {again['share']:6.1%} ({again['hooks_ms']:.2f} ms)",
             file=sys.stderr,
         )
     if options.out is not None:

@@ -46,13 +46,14 @@ def test_every_rule_stands_beside_its_shape() -> None:
 
 def test_what_a_rule_adds_is_the_difference_of_shares() -> None:
     """Over the same prompts: what is common to both does not make it unsure."""
-    shape = [Spent(0.01, 1.0, 9), Spent(0.09, 1.0, 9)]
-    found = added([Spent(0.03, 1.0, 9), Spent(0.11, 1.0, 9)], shape)
+    shape = [Spent(0.01, 1.0, 9, 27), Spent(0.09, 1.0, 9, 27)]
+    found = added([Spent(0.03, 1.0, 9, 27), Spent(0.11, 1.0, 9, 27)], shape)
     assert found == {"added": 0.02, "added_ci95": [0.02, 0.02]}
 
 
 def test_a_share_is_of_totals() -> None:
-    found = summary([Spent(0.001, 0.1, 10), Spent(0.003, 0.1, 30)])
+    found = summary([Spent(0.001, 0.1, 10, 40), Spent(0.003, 0.1, 30, 120)])
     assert found["share"] == 0.02
     assert found["ci95"] == [0.01, 0.03]
     assert (found["hooks_ms"], found["round_ms"], found["num_rounds"]) == (0.1, 5.0, 40)
+    assert found["decision"] == 0.005
