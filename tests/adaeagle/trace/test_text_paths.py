@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from adaeagle.trace.positions import Positions
 from adaeagle.trace.proposer import RecordedProposer
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
@@ -111,14 +110,14 @@ def test_drafts_that_are_added_later_are_followed_too(trace: Trace) -> None:
 
 
 def test_nothing_follows_the_end_of_a_text(make_text: MakeText) -> None:
-    text = make_text("a", num_new=4, num_ranks=NUM_RANKS)
-    trace = Trace([text], 50)
-    last = len(Positions([text])) - 1
-    rows = torch.tensor([last])
-    node = trace.envelope.roots[rows].view(1, 1).numpy()
-    # A rank that was not recorded is told as -1, and so is what follows a text.
-    trace.envelope.replace(
-        trace.envelope.roots[rows], torch.tensor([[-1] * NUM_RANKS]), torch.zeros(1, NUM_RANKS)
-    )
+    """What follows a text is told as -1, and so is a child that was not recorded."""
+    trace = Trace([make_text("a", num_new=4, num_ranks=NUM_RANKS)], 50)
+    envelope, rows = trace.envelope, torch.tensor([len(trace.positions) - 1])
+    roots, said = envelope.roots[rows], trace.positions.following(rows, 2)
+    assert said[0, 0] >= 0 > said[0, 1]
+    unknown, log_probs = torch.full((1, NUM_RANKS), -1), torch.zeros(1, NUM_RANKS)
+    envelope.replace(roots, said[:, :1].expand(-1, NUM_RANKS), log_probs)
+    child = envelope.add(rows, roots, torch.tensor([0]), unknown, log_probs, torch.zeros(1))
+    runs = [node.view(1, 1).numpy() for node in (roots, child)]
     levels = ((1, NUM_RANKS), (1, NUM_RANKS))
-    assert trace.paths.through(rows, [node, node], levels).tolist() == [[-1, -1]]
+    assert trace.paths.through(rows, runs, levels).tolist() == [[0, -1]]
