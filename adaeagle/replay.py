@@ -155,6 +155,8 @@ def _anywhere(policy: Policy, trace: Trace, texts: Tensor) -> Replayed:
         known.evaluate(front)
         front = known.after[front]
         front = front[front < len(positions)]
+        if len(front) == 0:
+            break
         num_steps += 1
         # Close to its limit a text's drafts are cut short: others are all of one shape.
         is_late = positions.remaining[front] <= known.deepest
