@@ -196,6 +196,7 @@ class DraftTree(_Growing):
 
 
 COLUMNS = frozenset(each.name for each in fields(DraftTree) if "Tensor" in str(each.type))
+"""What a tree tells of each of its nodes."""
 LAID_OUT = ("depths", "ranks", "origins", "valid")
 """Columns that depend on the sizes of the levels alone, where no row is padding."""
 

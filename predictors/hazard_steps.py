@@ -29,10 +29,6 @@ class Known:
     contexts: Floats  # [P, H]
     repeats: list[Repeat]  # [P]
 
-    def take(self, rows: Sequence[int]) -> "Known":
-        """Some of the rounds."""
-        return Known(self.contexts[rows], [self.repeats[row] for row in rows])
-
 
 class HazardSteps:
     """The network's layers as arrays, scales of inputs folded into them.
