@@ -63,6 +63,11 @@ def row_of(tree: DraftTree, row: int) -> DraftTree:
     return replace(tree, **columns)
 
 
+def only(before: Known, row: int) -> Known:
+    """What is known before one of the rounds."""
+    return Known(before.contexts[[row]], [before.repeats[row]])
+
+
 def judged(steps: HazardSteps, tree: DraftTree, known: Known) -> HazardNodes:
     nodes = HazardNodes(steps, known)
     nodes.judge(tree, range(tree.num_rounds))
@@ -70,7 +75,7 @@ def judged(steps: HazardSteps, tree: DraftTree, known: Known) -> HazardNodes:
 
 
 def test_the_best_path_is_a_chain(steps: HazardSteps) -> None:
-    tree, before = grown(4), known(steps, 2).take([0])
+    tree, before = grown(4), only(known(steps, 2), 0)
     path = [0, 3, 9, 15]
     nodes, chain = judged(steps, tree, before), HazardChains(steps, before)
     for length in range(1, 5):
@@ -85,7 +90,7 @@ def test_the_best_path_is_a_chain(steps: HazardSteps) -> None:
 
 def test_that_a_path_goes_along_is_heard_on_every_path(steps: HazardSteps) -> None:
     """The same draft after an end that is new is judged otherwise, from its first token on."""
-    tree, before = grown(2), known(steps, 2).take([0])
+    tree, before = grown(2), only(known(steps, 2), 0)
     repeat = before.repeats[0]._replace(length=0, following=[-1] * 4)
     looping = judged(steps, tree, before).survival(0)
     new = judged(steps, tree, Known(before.contexts, [repeat])).survival(0)
@@ -97,7 +102,7 @@ def test_that_a_path_goes_along_is_heard_on_every_path(steps: HazardSteps) -> No
 
 def test_what_the_text_has_said_before_is_heard(steps: HazardSteps) -> None:
     """Of two paths that do not go along, after the one whose tokens are known in this order."""
-    tree, before = grown(2), known(steps, 2).take([1])
+    tree, before = grown(2), only(known(steps, 2), 1)
     [repeat] = before.repeats
     assert repeat.length == 0
     said = repeat._replace(text="".join(map(chr, (*LOOP, 9))))
@@ -110,7 +115,7 @@ def test_what_the_text_has_said_before_is_heard(steps: HazardSteps) -> None:
 
 def test_siblings_share_what_the_best_leaves(steps: HazardSteps) -> None:
     tree = grown(2)
-    survival = judged(steps, tree, known(steps, 2).take([0])).survival(0)
+    survival = judged(steps, tree, only(known(steps, 2), 0)).survival(0)
     for above, family in ((1.0, range(3)), (survival[0], range(3, 6)), (survival[1], range(6, 9))):
         best, *others = family
         assert sum(survival[each] for each in family) == pytest.approx(above, rel=1e-5)
@@ -137,7 +142,7 @@ def test_each_round_by_itself_and_padding_is_never_accepted(steps: HazardSteps) 
     tree, before = grown(3, 3, ragged=True), known(steps, 3)
     together = judged(steps, tree, before)
     for row in range(3):
-        alone = judged(steps, row_of(tree, row), before.take([row]))
+        alone = judged(steps, row_of(tree, row), only(before, row))
         assert together.survival(row) == pytest.approx(alone.survival(0), rel=1e-5)
         is_real = [each > 0 for each in together.survival(row)]
         assert is_real == tree.valid[row].tolist()
@@ -145,7 +150,7 @@ def test_each_round_by_itself_and_padding_is_never_accepted(steps: HazardSteps) 
 
 def test_a_level_of_padding_alone_adds_zeros(steps: HazardSteps) -> None:
     tree = row_of(grown(2, 3, ragged=True), 2)
-    nodes = HazardNodes(steps, known(steps, 3).take([2]))
+    nodes = HazardNodes(steps, only(known(steps, 3), 2))
     nodes.judge(tree.cut(1), [0])
     before = nodes.survival(0)
     nodes.judge(tree, [0])
@@ -154,7 +159,7 @@ def test_a_level_of_padding_alone_adds_zeros(steps: HazardSteps) -> None:
 
 def test_no_child_is_likelier_than_its_parent(steps: HazardSteps) -> None:
     tree = grown(4)
-    survival = judged(steps, tree, known(steps, 2).take([1])).survival(0)
+    survival = judged(steps, tree, only(known(steps, 2), 1)).survival(0)
     parents = tree.parents[0].tolist()
     assert all(survival[n] <= survival[p] for n, p in enumerate(parents) if p >= 0)
 
