@@ -135,9 +135,9 @@ class StaticTree(Shape):
             # One column in front for the root, so that row -1 + 1 is its place.
             self._numbers = torch.zeros_like(frontier)
             return self._num_children[self._numbers]
-        parents = tree.parents.gather(1, frontier)
+        parents = tree.of_level(-1, "parents")
         # Beside wider trees there are more ranks, all of them padding here.
-        ranks = tree.ranks.gather(1, frontier).clamp(max=self._child.shape[1] - 1)
+        ranks = tree.of_level(-1, "ranks").clamp(max=self._child.shape[1] - 1)
         numbers = self._child[self._numbers.gather(1, parents + 1), ranks]
         self._numbers = torch.cat((self._numbers, numbers), dim=1)
         return self._num_children[numbers]
