@@ -1,15 +1,17 @@
 """AdaEAGLE: adaptive drafting for speculative decoding, on one lossless draft/verify core."""
 
+from importlib.metadata import version
+
+from adaeagle.decoding.generate import generate, stream
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.drafters.eagle import EagleDrafter
-from adaeagle.engine import generate, stream
+from adaeagle.models.target import Target
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
 from adaeagle.records import Generation, Piece, Round
 from adaeagle.registry import get_policy
-from adaeagle.target import Target
 from adaeagle.tree import DraftTree
 
-__version__ = "0.1.0"
+__version__ = version("adaeagle")
 
 __all__ = [
     "Budget",

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from adaeagle.identity import Identify
-from adaeagle.search import SearchSpace
+from adaeagle.search_space import SearchSpace
 from adaeagle.tree import ROOT, DraftTree, likeliest
 
 Proposal = Literal["top_k", "draw"]

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from adaeagle.bench.run_folder import write_whole
+from adaeagle.data.files import write_whole
 
 FILE = "policy.json"
 FORMAT, VERSION = "adaeagle policy", 1

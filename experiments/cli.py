@@ -27,7 +27,7 @@ from experiments.commands import (
     train_head,
     train_predictor,
 )
-from experiments.commands.failure import InputError
+from experiments.errors import InputError
 
 WRONG_INPUT, INTERRUPTED = 2, 130
 LIST_OPTIONS = ("--policies", "--envelope", "--widths", "--nodes", "--contexts")

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adaeagle.cost import CostModel, RoundShapes
+from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.chain import Chain
-from policies.row_state import for_rows
+from policies.support.row_state import for_rows
 
 Floats = npt.NDArray[np.float64]
 

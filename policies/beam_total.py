@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import StopRule
-from adaeagle.search import Choice, Real, SearchSpace
+from adaeagle.search_space import Choice, Real, SearchSpace
 from adaeagle.tree import DraftTree
 
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, StopRule
-from adaeagle.search import Real, SearchSpace, Whole
+from adaeagle.search_space import Real, SearchSpace, Whole
 from adaeagle.tree import DraftTree, likeliest
-from policies.path_scores import PathScores
-from policies.shape import Shape
-from predictors.c2t import C2T as Scorer
-from predictors.predictor import load_as
+from policies.support.path_scores import PathScores
+from policies.support.shape import Shape
+from predictors.acceptance.c2t import C2T as Scorer
+from predictors.base import load_as
 
 
 class C2T(Shape):

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Proposal, StopRule
-from adaeagle.search import Rule, SearchSpace, Whole
+from adaeagle.search_space import Rule, SearchSpace, Whole
 from adaeagle.tree import DraftTree
-from policies.shape import Shape
+from policies.support.shape import Shape
 
 ONE = torch.ones(1, 1, dtype=torch.int64)
 """One child of one node of one text."""

@@ -5,8 +5,8 @@ worth `rate` tokens, and one more draft forward is worth its time while the toke
 add exceed rate x its seconds (and those it adds to verification). SGLang's throughput-aware
 controller (https://github.com/sgl-project/sglang/pull/28045) and CaDDTree (arXiv 2606.01813)
 maximise tokens over cost as well, the former from average acceptance, the latter for tree sizes.
-Here the expectation is a law of this very round: `predictors.hazard` tells, before drafting and
-after drafted tokens, how likely they and the next ones are accepted; the cost is the machine's own,
+Here the expectation is a distribution of this very round: `predictors.hazard` tells, before and
+after drafting, how likely drafted tokens and the next ones are accepted; the cost is the machine's own,
 measured. No threshold on what is worth drafting, and no rounding.
 
 It looks ahead: a token that is not worth its forward alone may lead to some that are. So it says
@@ -18,7 +18,7 @@ known before them.
 On trees it says three things: how deep, by the likeliest path as on a chain; which other nodes of a
 level are worth a place in the forward that is made for that one; and, at the end, how many of the
 likeliest nodes are worth verifying. All are weighed by the law's probabilities of whole paths, not
-by the draft's own (`predictors.hazard_nodes`), at the prices of trees. Between two questions it
+by the draft's own (`predictors.hazard.trees`), at the prices of trees. Between two questions it
 follows the likeliest child alone.
 
 Shapes: P rounds side by side, A of them asked about, F frontier nodes, L nodes of the latest level,
@@ -34,19 +34,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
-from policies.one_chain import ANSWERS
-from policies.prices import BUCKET, PathPrices, Prices
-from predictors.hazard import Hazard
-from predictors.hazard_chains import HazardChains, Law
-from predictors.hazard_nodes import HazardNodes
-from predictors.hazard_steps import HazardSteps, Known, chance
-from predictors.predictor import load_as
-from predictors.repeats import WINDOW
+from policies.support.one_chain import ANSWERS
+from policies.support.round_costs import BUCKET, PathPrices, Prices
+from predictors.base import load_as
+from predictors.hazard.chains import HazardChains, Law
+from predictors.hazard.network import Hazard
+from predictors.hazard.steps import HazardSteps, Known, chance
+from predictors.hazard.suffix_match import WINDOW
+from predictors.hazard.trees import HazardNodes
 
 FIRST = 2
 """Tokens drafted before it is first asked: chosen for `mini`, where asking earlier takes longer and

@@ -14,9 +14,9 @@ import numpy as np
 from torch import Tensor
 
 from adaeagle.policy import StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.one_chain import ANSWERS, is_one_chain
+from policies.support.one_chain import ANSWERS, is_one_chain
 
 
 class Cumulative(StopRule):

@@ -2,7 +2,7 @@
 
 Source: DISCO, Mamou et al. 2024, https://arxiv.org/abs/2405.04304: a small network on the ten best
 confidences, entropy and place of each drafted token says whether to go on.
-Differs from the paper: any predictor of acceptance will do, see `predictors.disco` for the paper's;
+Differs from the paper: any predictor of acceptance will do (`predictors.acceptance.disco` is the paper's);
 on trees each node is judged by itself.
 
 Shapes: P rounds side by side, F frontier nodes.
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.one_chain import ANSWERS, is_one_chain
-from predictors.acceptance import AcceptancePredictor
-from predictors.predictor import load_as
+from policies.support.one_chain import ANSWERS, is_one_chain
+from predictors.acceptance.base import AcceptancePredictor
+from predictors.base import load_as
 
 
 class Disco(StopRule):

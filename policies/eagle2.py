@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
-from adaeagle.search import Rule, SearchSpace, Whole
+from adaeagle.search_space import Rule, SearchSpace, Whole
 from adaeagle.tree import DraftTree, likeliest
-from policies.shape import Shape
+from policies.support.shape import Shape
 
 
 class Eagle2(Shape):

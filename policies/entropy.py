@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from adaeagle.policy import StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
 
 

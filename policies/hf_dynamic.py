@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.row_state import for_rows
+from policies.support.row_state import for_rows
 
 MIN_SAMPLES = 6
 MISS_COST = 3.0

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
-from adaeagle.search import SearchSpace, Whole
+from adaeagle.search_space import SearchSpace, Whole
 from adaeagle.tree import DraftTree
-from policies.row_state import for_rows
+from policies.support.row_state import for_rows
 
 
 class HFHeuristic(StopRule):

@@ -1,7 +1,7 @@
 """Draft as far as a predictor says before drafting begins.
 
 Source: AdaEAGLE, Zhang et al. 2024, https://arxiv.org/abs/2412.18910: the length that a small
-network tells from the target's last feature, rounded and clamped; see `predictors.ldlp`.
+network tells from the target's last feature, rounded and clamped; see `predictors.length.ldlp`.
 Differs from the paper: an optional offset; on trees, which the paper leaves for later, the length
 limits the depth; a length of 0 decodes plainly.
 
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.one_chain import ANSWERS
-from predictors.ldlp import LengthPredictor
-from predictors.predictor import load_as
+from policies.support.one_chain import ANSWERS
+from predictors.base import load_as
+from predictors.length.ldlp import LengthPredictor
 
 NOWHERE = torch.tensor([False])
 """One round that is not worth drafting in."""

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.combine import AllOf
 from policies.cumulative import Cumulative
 from policies.ldlp import LDLP
-from policies.one_chain import ANSWERS, is_one_chain
-from predictors.ldlp import LengthPredictor
+from policies.support.one_chain import ANSWERS, is_one_chain
+from predictors.length.ldlp import LengthPredictor
 
 
 class LDLPDDD(AllOf):

@@ -3,8 +3,8 @@
 Source: SpecDec++, Huang et al. 2024, https://arxiv.org/abs/2405.19715: a head tells each drafted
 token's probability of acceptance; drafting stops where one minus their product exceeds a threshold,
 0.3 in the published settings, which draft 2 to 20 tokens.
-Differs from the paper: any predictor of acceptance will do, see `predictors.specdec_pp` for the
-paper's; no least length; on trees each path is judged by itself.
+Differs from the paper: any predictor of acceptance will do (`predictors.acceptance.specdec_pp` is the
+paper's); no least length; on trees each path is judged by itself.
 
 Shapes: P rounds side by side, F frontier nodes.
 """
@@ -19,13 +19,13 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search import Real, SearchSpace
+from adaeagle.search_space import Real, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.one_chain import ANSWERS, is_one_chain
-from policies.path_scores import PathScores
-from predictors.acceptance import AcceptancePredictor
-from predictors.in_numpy import Floats, log_sigmoid
-from predictors.predictor import load_as
+from policies.support.one_chain import ANSWERS, is_one_chain
+from policies.support.path_scores import PathScores
+from predictors.acceptance.base import AcceptancePredictor
+from predictors.base import load_as
+from predictors.layers.in_numpy import Floats, log_sigmoid
 
 
 class SpecDecPP(StopRule):

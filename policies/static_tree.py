@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Proposal, StopRule
-from adaeagle.search import Rule, SearchSpace, Tree, Whole
+from adaeagle.search_space import Rule, SearchSpace, Tree, Whole
 from adaeagle.tree import DraftTree
-from policies.shape import Shape
+from policies.support.shape import Shape
 
 TreePath = tuple[int, ...]
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
-from adaeagle.search import Real, Rule, SearchSpace, Whole
+from adaeagle.search_space import Real, Rule, SearchSpace, Whole
 from adaeagle.tree import DraftTree, likeliest
-from policies.shape import Shape
+from policies.support.shape import Shape
 
 
 class Talon(Shape):

@@ -26,7 +26,7 @@ from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.identity import ModelIdentity
 from adaeagle.registry import PREDICTORS, build
 from experiments.mini.tokenizer import train_tokenizer
-from predictors.predictor import About, Predictor
+from predictors.base import About, Predictor
 
 NEAR_TIE = 1e-4
 """Forwards of different width round differently: below this gap either token is right."""

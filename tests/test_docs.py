@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaeagle.bundled import bundled_folder
+from adaeagle.data.bundled import bundled_folder
 from adaeagle.testing.toy_trace import toy_folder, toy_trace
 from experiments.cli import main
 

@@ -12,11 +12,11 @@ from transformers import GenerationConfig
 
 from adaeagle.bench.divergence import first_difference, top2_gap
 from adaeagle.bench.records import pack_states, unpack_states
+from adaeagle.data.prompts import Conversation, Prompt
+from adaeagle.decoding.generate import generate
 from adaeagle.drafters.base import Drafter
-from adaeagle.engine import generate
+from adaeagle.models.target import Target
 from adaeagle.policy import Policy
-from adaeagle.prompts import Conversation, Prompt
-from adaeagle.target import Target
 
 NEAR_TIE = 1e-4
 """Below this gap of the target's two best logits, correct float32 forwards may differ."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from adaeagle.target import Target
+from adaeagle.models.target import Target
 
 
 def first_difference(left: Sequence[object], right: Sequence[object]) -> int | None:

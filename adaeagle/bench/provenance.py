@@ -1,6 +1,5 @@
-"""Where a result comes from: machine, versions, commit, weights."""
+"""Where a result comes from: machine, versions, commit."""
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -9,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-
-import adaeagle
 
 PACKAGES = ("torch", "transformers", "numpy")
-SAMPLE = 64  # values of each tensor that go into a fingerprint
 
 
 def hardware() -> dict[str, Any]:
@@ -40,12 +35,12 @@ def _cpu_name() -> str:
 
 def versions() -> dict[str, str]:
     found = {name: version(name) for name in PACKAGES}
-    return {"adaeagle": adaeagle.__version__, "python": platform.python_version(), **found}
+    return {"adaeagle": version("adaeagle"), "python": platform.python_version(), **found}
 
 
 def git() -> dict[str, Any] | None:
     """Commit and whether it was changed since; None where the package is no part of a checkout."""
-    package = Path(adaeagle.__file__).parent
+    package = Path(__file__).parents[1]
     try:
         # Fails for an installed package that merely lies below somebody's repository.
         _git(package, "ls-files", "--error-unmatch", "__init__.py")
@@ -58,13 +53,3 @@ def git() -> dict[str, Any] | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-def fingerprint(model: nn.Module) -> str:
-    """Tells weights apart: a hash over the first values of every tensor."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        values = tensor.detach().flatten()[:SAMPLE].float().cpu()
-        found.update(f"{name} {tuple(tensor.shape)} ".encode())
-        found.update(values.numpy().tobytes())
-    return found.hexdigest()[:16]

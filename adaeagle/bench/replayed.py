@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from adaeagle.bench.records import ArmRecord
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from adaeagle.policy import Policy
-from adaeagle.replay import Replayed, time_hooks
+from adaeagle.replay.replay import Replayed, time_hooks
 from adaeagle.trace.trace import Trace
 
 TIMED_ROUNDS = 64

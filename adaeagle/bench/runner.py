@@ -13,14 +13,14 @@ from adaeagle.bench.records import (
     pack_states,
     unpack_states,
 )
+from adaeagle.data.prompts import Conversation, Prompt
+from adaeagle.decoding.generate import generate
+from adaeagle.decoding.sampling import Sampling
 from adaeagle.drafters.base import Drafter
-from adaeagle.engine import generate
+from adaeagle.models.target import Target
 from adaeagle.policy import Policy
-from adaeagle.prompts import Conversation, Prompt
 from adaeagle.records import Generation
 from adaeagle.registry import get_policy
-from adaeagle.sampling import Sampling
-from adaeagle.target import Target
 
 BASELINE = "vanilla"
 WARM_UP_TOKENS = 24

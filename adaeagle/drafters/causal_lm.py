@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-from adaeagle.bundled import bundled_folder
+from adaeagle.data.bundled import bundled_folder
 from adaeagle.drafters.model_text import ModelTextSession
 from adaeagle.drafters.node_mask import NodeMask
-from adaeagle.kv_cache import additive, causal_mask
-from adaeagle.target import Target
+from adaeagle.models.kv_cache import additive, causal_mask
+from adaeagle.models.target import Target
 
 
 class ModelDrafter:

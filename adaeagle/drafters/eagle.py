@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaeagle.body import LAST
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.drafters.eagle_text import EagleTextSession
 from adaeagle.drafters.head_files import Weights, fill, find_head, read_head, write_head
 from adaeagle.drafters.head_layers import Attention, GatedMLP
 from adaeagle.drafters.node_mask import NodeMask
-from adaeagle.kv_cache import KVCache, additive, causal_mask
-from adaeagle.target import Target
+from adaeagle.models.backbone import LAST
+from adaeagle.models.kv_cache import KVCache, additive, causal_mask
+from adaeagle.models.target import Target
 
 
 class EagleDrafter:

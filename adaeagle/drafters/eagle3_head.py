@@ -28,7 +28,7 @@ from adaeagle.drafters.head_layers import (
     common_json,
     read_common,
 )
-from adaeagle.kv_cache import KVCache, LayerShape
+from adaeagle.models.kv_cache import KVCache, LayerShape
 
 MIN_TARGET_LAYERS = 7
 """With fewer the three feature layers would not be three."""

@@ -26,7 +26,7 @@ from adaeagle.drafters.head_layers import (
     common_json,
     read_common,
 )
-from adaeagle.kv_cache import KVCache, LayerShape
+from adaeagle.models.kv_cache import KVCache, LayerShape
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

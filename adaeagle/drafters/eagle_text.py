@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.drafters.text_nodes import TextNodes
-from adaeagle.kv_cache import KVCache, additive
+from adaeagle.models.kv_cache import KVCache, additive
 
 if TYPE_CHECKING:
     from adaeagle.drafters.eagle import EagleDrafter

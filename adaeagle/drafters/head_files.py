@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from adaeagle.bundled import bundled_folder
+from adaeagle.data.bundled import bundled_folder
 
 Weights = dict[str, Tensor]
 

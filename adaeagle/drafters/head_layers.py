@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
-from adaeagle.kv_cache import KVCache
+from adaeagle.models.kv_cache import KVCache
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each [B, T, 1, D]."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from adaeagle.drafters.text_nodes import TextNodes
-from adaeagle.kv_cache import additive
-from adaeagle.target import Target
+from adaeagle.models.kv_cache import additive
+from adaeagle.models.target import Target
 
 
 class ModelTextSession:

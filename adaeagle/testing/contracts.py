@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from adaeagle.decoding.generate import generate
+from adaeagle.decoding.sampling import SamplingMode
 from adaeagle.drafters.causal_lm import ModelDrafter
-from adaeagle.engine import generate
 from adaeagle.identity import Identify
+from adaeagle.models.target import Target
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
-from adaeagle.sampling import SamplingMode
-from adaeagle.target import Target
 from adaeagle.testing.checked import Checked, check_tensor, unchanged
 from adaeagle.testing.toy_rounds import Agreement, ToyRound, ToyTexts
 from adaeagle.tree import DraftTree

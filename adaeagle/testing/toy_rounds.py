@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adaeagle import verify
-from adaeagle.clock import RoundClock
-from adaeagle.drafting import LiveProposer, clamp_budget, draft
+from adaeagle.decoding import verification as verify
+from adaeagle.decoding.clock import RoundClock
+from adaeagle.decoding.proposals import LiveProposer, clamp_budget, draft
+from adaeagle.decoding.sampling import Sampling
 from adaeagle.policy import Context, Outcome, Policy
-from adaeagle.sampling import Sampling
 from adaeagle.tree import ROOT, DraftTree, ancestors
 
 PHASES = 7

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaeagle.splits import Split
+from adaeagle.data.splits import Split
 from adaeagle.trace.envelope import Envelope
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest, Shard

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adaeagle.decoding.proposals import best
 from adaeagle.drafters.base import TextDrafter, TextSession
-from adaeagle.drafting import best
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.text import RecordedText

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import get_args
 
-from adaeagle.bench.run_folder import difference, write_whole
-from adaeagle.splits import Split
+from adaeagle.data.files import difference, write_whole
+from adaeagle.data.splits import Split
 from adaeagle.trace.manifest import Manifest
 from adaeagle.trace.storage import (
     FOLDERS,

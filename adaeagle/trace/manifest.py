@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adaeagle.bench.provenance import fingerprint
+from adaeagle.data.splits import Split
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.drafters.eagle import EagleDrafter
 from adaeagle.identity import ModelIdentity
-from adaeagle.splits import Split
-from adaeagle.target import Target
+from adaeagle.models.fingerprint import fingerprint
+from adaeagle.models.target import Target
 
 FORMAT = 1
 """Of the folder; another number is another layout."""

@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from adaeagle.body import LAST
-from adaeagle.clock import RoundClock
+from adaeagle.data.prompts import Conversation, Prompt
+from adaeagle.decoding.clock import RoundClock
+from adaeagle.decoding.generate import generate
+from adaeagle.decoding.proposals import clamp_budget, draft
 from adaeagle.drafters.base import TextDrafter
-from adaeagle.drafting import clamp_budget, draft
-from adaeagle.engine import generate
+from adaeagle.models.backbone import LAST
+from adaeagle.models.target import Target
 from adaeagle.policy import Policy
-from adaeagle.prompts import Conversation, Prompt
 from adaeagle.registry import get_policy
-from adaeagle.target import Target
 from adaeagle.trace.envelope import Envelope
 from adaeagle.trace.expander import Expander
 from adaeagle.trace.positions import Positions

@@ -24,7 +24,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from adaeagle.bench.run_folder import write_whole
+from adaeagle.data.files import write_whole
 from adaeagle.trace.manifest import Shard
 from adaeagle.trace.tables import NEEDED, feature_name, from_tables, to_tables
 from adaeagle.trace.text import RecordedText

@@ -60,8 +60,8 @@ def audit(
     as_json: options.Json = False,
 ) -> None:
     """Hold the text of policies against plain decoding at temperature 0."""
-    from experiments import audit as audits
     from experiments.commands.models import ModelOptions
+    from experiments.runs import audit as audits
 
     settings = audits.Settings(
         models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),

@@ -49,8 +49,8 @@ def compare(
     as_json: options.Json = False,
 ) -> None:
     """Measure policies on the same prompts, interleaved, against plain decoding."""
-    from experiments import comparison
     from experiments.commands.models import ModelOptions
+    from experiments.runs import compare as comparison
 
     settings = comparison.Settings(
         models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),

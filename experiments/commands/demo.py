@@ -26,8 +26,8 @@ def demo(
     as_json: options.Json = False,
 ) -> None:
     """Compare ten policies on the bundled model and prompts, in about two minutes."""
-    from experiments import comparison
     from experiments.commands.models import ModelOptions
+    from experiments.runs import compare as comparison
 
     settings = comparison.Settings(
         models=ModelOptions(threads=threads or THREADS),

@@ -49,7 +49,7 @@ def evaluate_predictor(
     as_json: options.Json = False,
 ) -> None:
     """Judge a predictor on a trace: calibration, AUC, lengths, and what policies make of it."""
-    from experiments import evaluation
+    from experiments.runs import evaluate_predictor as evaluation
 
     settings = evaluation.Settings(
         predictor=predictor,

@@ -61,7 +61,7 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Say a policy in the words of vLLM or SGLang, or write it as a folder that loads anywhere."""
-    from experiments import exporting
+    from experiments.runs import export as exporting
 
     settings = exporting.Settings(
         policy=policy, to=to, target=target, drafter=drafter, drafter_kind=drafter_kind, out=out

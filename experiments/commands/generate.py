@@ -57,13 +57,13 @@ def generate(
     """Answer prompts with one policy, showing the text as it comes."""
     from rich.console import Console
 
-    from adaeagle.identity import identify
-    from adaeagle.prompts import Conversation
+    from adaeagle.data.prompts import Conversation
+    from adaeagle.drafters.identify import identify
     from adaeagle.registry import get_policy
-    from experiments import answering
-    from experiments.commands.failure import InputError, argument
     from experiments.commands.models import ModelOptions, load_models, make_sampling
-    from experiments.draft_view import DraftView
+    from experiments.errors import InputError, argument
+    from experiments.runs import generate as answering
+    from experiments.views.drafts import DraftView
     from policies.vanilla import Vanilla
 
     if show_drafts and as_json:

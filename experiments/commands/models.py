@@ -12,10 +12,10 @@ from rich.console import Console
 from safetensors import safe_open
 
 from adaeagle import EagleDrafter, ModelDrafter, Target
-from adaeagle.bench.provenance import fingerprint
-from adaeagle.bundled import bundled_folder
-from adaeagle.sampling import SAMPLING_MODES, Sampling
-from experiments.commands.failure import InputError, argument
+from adaeagle.data.bundled import bundled_folder
+from adaeagle.decoding.sampling import SAMPLING_MODES, Sampling
+from adaeagle.models.fingerprint import fingerprint
+from experiments.errors import InputError, argument
 
 BUNDLED_TARGET = "mini"
 BUNDLED_HEAD, BUNDLED_LM = "mini", "mini-lm"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from experiments.commands import options
-from experiments.commands.failure import argument
+from experiments.errors import argument
 
 EXAMPLE = """Example:
 

@@ -75,8 +75,8 @@ def profile(
     as_json: options.Json = False,
 ) -> None:
     """Measure draft forwards, verifications and the rest of a round: a table for replays."""
-    from experiments import profiling
     from experiments.commands.models import ModelOptions
+    from experiments.runs import profile as profiling
 
     settings = profiling.Settings(
         models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),

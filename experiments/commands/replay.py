@@ -55,7 +55,8 @@ def replay(
     as_json: options.Json = False,
 ) -> None:
     """Replay policies on recorded texts: exact rounds, seconds of a cost table."""
-    from experiments import comparison, replaying
+    from experiments.runs import compare as comparison
+    from experiments.runs import replay as replaying
 
     settings = replaying.Settings(
         trace=trace,

@@ -77,8 +77,8 @@ def trace(
 ) -> None:
     """Record a target's answers at temperature 0, and what would be drafted at every position."""
     from adaeagle.trace.recorder import DEFAULT_ENVELOPE
-    from experiments import tracing
     from experiments.commands.models import ModelOptions
+    from experiments.runs import trace as tracing
 
     settings = tracing.Settings(
         out=out,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.commands import options
-from experiments.commands.failure import InputError, argument
+from experiments.errors import InputError, argument
 
 if TYPE_CHECKING:
-    from experiments.train_head import TrainHeadSettings
+    from experiments.runs.train_head import TrainHeadSettings
 
 EXAMPLE = """Example:
 
@@ -81,7 +81,7 @@ def train_head(
     given = {key: value for key, value in locals().items() if key != "as_json"}
     given["devices"] = int(devices) if devices.isdecimal() else devices
 
-    from experiments.train_head import TrainHeadSettings
+    from experiments.runs.train_head import TrainHeadSettings
 
     try:
         settings = TrainHeadSettings(**given)
@@ -99,8 +99,8 @@ def _train(settings: "TrainHeadSettings") -> dict[str, object] | None:
     from lightning.pytorch.utilities import rank_zero_only
 
     from experiments.commands.models import load_target, silence
-    from experiments.train_head import train_head as train
-    from predictors.conversations import read_records
+    from experiments.runs.train_head import train_head as train
+    from predictors.draft_models.conversations import read_records
 
     silence()
     with argument("--data", str(settings.data)):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from experiments.commands import options
-from experiments.commands.failure import InputError, argument
+from experiments.errors import InputError, argument
 
 if TYPE_CHECKING:
-    from experiments.train_predictor import TrainPredictorSettings
+    from experiments.runs.train_predictor import TrainPredictorSettings
 
 EXAMPLE = """Example:
 
@@ -98,7 +98,7 @@ def train_predictor(
     given = {key: value for key, value in locals().items() if key != "as_json"}
     given["devices"] = int(devices) if devices.isdecimal() else devices
 
-    from experiments.train_predictor import TrainPredictorSettings
+    from experiments.runs.train_predictor import TrainPredictorSettings
 
     with _settings_blamed(given):
         settings = TrainPredictorSettings(**given)
@@ -128,11 +128,11 @@ def train(settings: "TrainPredictorSettings") -> dict[str, object] | None:
     import lightning
     from lightning.pytorch.utilities import rank_zero_only
 
-    from adaeagle.cost import CostModel
+    from adaeagle.cost.model import CostModel
     from adaeagle.trace.folder import TraceFolder
     from experiments.commands.models import silence
-    from experiments.train_predictor import TrainPredictorSettings, make_predictor
-    from experiments.train_predictor import train_predictor as train_it
+    from experiments.runs.train_predictor import TrainPredictorSettings, make_predictor
+    from experiments.runs.train_predictor import train_predictor as train_it
 
     silence()
     with argument("--kind", settings.kind):

@@ -5,7 +5,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.plot_style import COLOURS, tidy
+from experiments.views.plot_style import COLOURS, tidy
 
 TUNED, PUBLISHED, GREY = COLOURS[4], COLOURS[1], "0.6"
 KEY = "replayed_speedup"

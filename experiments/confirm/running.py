@@ -16,20 +16,21 @@ from rich.console import Console
 from adaeagle.bench import provenance
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.run_folder import RunFolder
-from adaeagle.cost import CostModel
-from adaeagle.prompts import Prompt, digest, grouping, read_prompts, spread
-from adaeagle.splits import TEST
+from adaeagle.cost.model import CostModel
+from adaeagle.data.prompts import Prompt, digest, grouping, read_prompts, spread
+from adaeagle.data.splits import TEST
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest
-from experiments import comparison, replaying
-from experiments.commands.failure import InputError, argument
 from experiments.commands.models import ModelOptions
 from experiments.confirm.leaderboard import Evidence, leaderboard, references
 from experiments.confirm.page import Page, render
 from experiments.confirm.tables import leaderboard_table
 from experiments.confirm.tuned import Tuned, read_sweeps
+from experiments.errors import InputError, argument
 from experiments.report.finished import read_run
-from experiments.run import open_folder
+from experiments.runs import compare as comparison
+from experiments.runs import replay as replaying
+from experiments.runs.settings import open_folder
 
 PROMPTS = "prompts.jsonl"
 PAGE = "confirm.html"

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adaeagle.bench.run_folder import difference
-from experiments.commands.failure import InputError, argument
+from adaeagle.data.files import difference
+from experiments.errors import InputError, argument
 
 MUST = "the folder of a finished `adaeagle sweep`"
 

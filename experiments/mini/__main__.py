@@ -8,7 +8,7 @@ import json
 import logging
 from pathlib import Path
 
-from adaeagle.bundled import BUNDLED
+from adaeagle.data.bundled import BUNDLED
 from experiments.mini.stages import Mini
 
 

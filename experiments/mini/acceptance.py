@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import adaeagle
 from adaeagle import EagleDrafter, ModelDrafter, Target
-from adaeagle.prompts import Conversation, Prompt
+from adaeagle.data.prompts import Conversation, Prompt
 
 POLICIES = ("chain(length=5)", "eagle2()", "eagle2(depth=5, width=4, nodes=16)")
 

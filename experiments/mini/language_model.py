@@ -16,9 +16,9 @@ from transformers import (
 )
 
 from experiments.mini.tokenizer import VOCAB_SIZE
-from predictors.causal_lm import CausalLMTraining
-from predictors.finite_gradients import SkipNonFiniteSteps
-from predictors.packed_tokens import PackedTokens
+from predictors.draft_models.causal_lm import CausalLMTraining
+from predictors.draft_models.packed_tokens import PackedTokens
+from predictors.training.callbacks import SkipNonFiniteSteps
 
 WINDOW = 512
 BATCH_SIZE = 8

@@ -18,12 +18,12 @@ from typing import Annotated, Any
 import typer
 from transformers import PreTrainedTokenizerFast
 
-from adaeagle.bundled import BUNDLED
-from adaeagle.prompts import read_prompts
-from experiments import tracing
+from adaeagle.data.bundled import BUNDLED
+from adaeagle.data.prompts import read_prompts
 from experiments.commands.models import ModelOptions
 from experiments.mini import text
-from experiments.train_predictor import ALL, TrainPredictorSettings, train_predictor
+from experiments.runs import trace as tracing
+from experiments.runs.train_predictor import ALL, TrainPredictorSettings, train_predictor
 
 QUESTIONS_A_SOURCE = {"heldout": 400, "heldout-trees": 48}
 """Files of questions, and how many of a source each has, where there are so many."""

@@ -10,13 +10,13 @@ import numpy as np
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from adaeagle import EagleDrafter, ModelDrafter, Target
-from adaeagle.prompts import read_prompts
+from adaeagle.data.prompts import read_prompts
 from experiments.mini import card, language_model, text
 from experiments.mini.acceptance import TokensPerRound, tokens_per_round
 from experiments.mini.export import export_head, export_model
 from experiments.mini.tokenizer import train_tokenizer
-from experiments.train_head import TrainHeadSettings, train_head
-from predictors.draft_lm import own_documents
+from experiments.runs.train_head import TrainHeadSettings, train_head
+from predictors.draft_models.lm import own_documents
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 
 from experiments.mini.sources import SOURCES, read_records
 from experiments.mini.tokenizer import BOS, END
-from predictors.packed_tokens import write_stream
+from predictors.draft_models.packed_tokens import write_stream
 
 MAX_DOCUMENT_TOKENS = 1024
 

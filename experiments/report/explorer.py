@@ -16,10 +16,15 @@ list: member, draft forwards, tokens drafted, verified, accepted, emitted, milli
 from dataclasses import dataclass
 from typing import Any
 
-from adaeagle.prompts import spread
+from adaeagle.data.prompts import spread
 from adaeagle.trace.text import RecordedText
-from experiments.report.again import FAMILIES, NothingToExploreError, PlayedAgain, play_again
 from experiments.report.finished import Finished
+from experiments.report.replayed_rounds import (
+    FAMILIES,
+    NothingToExploreError,
+    PlayedAgain,
+    play_again,
+)
 from experiments.report.rounds import Foresight, ShownRound
 from experiments.report.token_texts import TokenTexts, load_tokenizer
 

@@ -9,8 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from adaeagle.bench.records import PromptRecord
-from experiments import plots
-from experiments.acceptance_plots import acceptance_by_depth
+from experiments.views import plots
+from experiments.views.acceptance_plots import acceptance_by_depth
 
 
 @dataclass(frozen=True, slots=True)

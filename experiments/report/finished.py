@@ -10,7 +10,7 @@ from typing import Any
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import ArmResult, summarize
 from adaeagle.bench.runner import BASELINE
-from experiments.commands.failure import InputError, argument
+from experiments.errors import InputError, argument
 
 NEEDED = ("hardware", "versions", "git", "config", "prompts_sha256", "split", "oracle")
 NEEDED_OF_REPLAYS = ("trace_sha256", "cost", "cost_about", "strict")

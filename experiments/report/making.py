@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
-from adaeagle.bench.run_folder import write_whole
-from experiments.commands.failure import argument
-from experiments.report.again import NothingToExploreError
+from adaeagle.data.files import write_whole
+from experiments.errors import argument
 from experiments.report.explorer import Explored, explore
 from experiments.report.finished import Finished, read_run
 from experiments.report.page import render
+from experiments.report.replayed_rounds import NothingToExploreError
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from adaeagle.bench.results import ArmResult, num_rounds
 from adaeagle.bench.runner import BASELINE
-from experiments.plot_style import colour_of
 from experiments.report.finished import Finished
+from experiments.views.plot_style import colour_of
 
 PARTS = ("draft", "verify", "policy", "other")
 EN_DASH, MINUS, TIMES = "\u2013", "\u2212", "\u00d7"

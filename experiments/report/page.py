@@ -15,12 +15,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from adaeagle.prompts import grouping
+from adaeagle.data.prompts import grouping
 from experiments.report.explorer import Explored
 from experiments.report.figures import pictures
 from experiments.report.finished import Finished
 from experiments.report.overview import ladders, policy_table
-from experiments.tables import divergence_line
+from experiments.views.tables import divergence_line
 
 SCRIPTS = ("tree.js", "explorer.js")
 TEMPLATES = files("experiments.report") / "templates"

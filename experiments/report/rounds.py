@@ -9,16 +9,16 @@ from itertools import pairwise
 
 import torch
 
-from adaeagle.cost import CostModel
-from adaeagle.oracle import choices, dp
+from adaeagle.cost.model import CostModel
 from adaeagle.policy import Policy
-from adaeagle.replay import MAX_ROUNDS
-from adaeagle.replay_rounds import Played, Rounds, outcome_of, play
+from adaeagle.replay.oracle import choices, dp
+from adaeagle.replay.replay import MAX_ROUNDS
+from adaeagle.replay.rounds import Played, Rounds, outcome_of, play
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import ROOT
-from experiments.draft_view import SIGNS
+from experiments.views.drafts import SIGNS
 
 LEFT_OUT = "/"
 """The sign of a node that the text goes through, drafted and not sent to verification."""

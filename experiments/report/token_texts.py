@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from adaeagle.bundled import bundled_folder
-from experiments.answering import Transcript
-from experiments.draft_view import VISIBLE
+from adaeagle.data.bundled import bundled_folder
+from experiments.runs.generate import Transcript
+from experiments.views.drafts import VISIBLE
 
 
 def load_tokenizer(target: str) -> PreTrainedTokenizerBase | None:

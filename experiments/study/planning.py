@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adaeagle.registry import PREDICTORS, get_policy, lookup, names
-from experiments.commands.failure import reason
 from experiments.commands.models import ModelOptions
+from experiments.errors import reason
 from experiments.sweep.template import parse
 
 TRIALS = 100

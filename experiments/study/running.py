@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from adaeagle.bench.run_folder import RunFolder
-from experiments.commands.failure import InputError, argument
 from experiments.confirm.page import Page, png_picture, render
 from experiments.confirm.pictures import short
 from experiments.confirm.running import last_line
 from experiments.confirm.tables import leaderboard_table
+from experiments.errors import InputError, argument
 from experiments.report.figures import Picture
-from experiments.run import load_prompts, open_folder, run_identity
+from experiments.runs.settings import load_prompts, open_folder, run_identity
 from experiments.study.planning import Settings, TimeBudget, described
 from experiments.study.stages import RESERVE, STAGES, Study, as_rows
 from experiments.sweep.template import parse

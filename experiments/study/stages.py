@@ -19,19 +19,20 @@ from typing import Any
 
 from rich.console import Console
 
-from adaeagle.bench.run_folder import write_whole
-from adaeagle.prompts import Prompt
-from adaeagle.splits import TUNE, split_of
+from adaeagle.data.files import write_whole
+from adaeagle.data.prompts import Prompt
+from adaeagle.data.splits import TUNE, split_of
 from adaeagle.trace.folder import TraceFolder
-from experiments import profiling, tracing
 from experiments.commands import train_predictor as predictor_command
-from experiments.commands.failure import InputError, argument
 from experiments.confirm import running as confirming
-from experiments.run import load_prompts
+from experiments.errors import InputError, argument
+from experiments.runs import profile as profiling
+from experiments.runs import trace as tracing
+from experiments.runs.settings import load_prompts
+from experiments.runs.train_predictor import TrainPredictorSettings
 from experiments.study.planning import Policies, Settings, each, predictor_kinds, tunable
 from experiments.sweep import preparing as sweep_settings
 from experiments.sweep import running as sweeping
-from experiments.train_predictor import TrainPredictorSettings
 
 TUNE_PROMPTS = "tune.jsonl"
 

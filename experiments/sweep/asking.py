@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 
-from adaeagle.search import Choice, Dimension, Real, Rule, Tree, Whole
+from adaeagle.search_space import Choice, Dimension, Real, Rule, Tree, Whole
 from experiments.sweep.template import Call, Fixed, Gap, Slot, searched
 
 POLICY = "policy"

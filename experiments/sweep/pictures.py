@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from experiments.plot_style import COLOURS, MARKS, label, tidy
 from experiments.sweep.report import Tried, fastest, pareto_front, whole
+from experiments.views.plot_style import COLOURS, MARKS, label, tidy
 
 GREY = "0.75"
 MOST_PANELS = 12

@@ -12,15 +12,15 @@ from optuna.study import StudyDirection
 from rich.console import Console
 
 from adaeagle.bench.run_folder import RunFolder
+from adaeagle.data.splits import TUNE
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy, names
-from adaeagle.search import Tree, Whole
-from adaeagle.splits import TUNE
+from adaeagle.search_space import Tree, Whole
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest
-from experiments.commands.failure import InputError, argument, reason
-from experiments.replaying import load_cost, load_trace, open_trace
-from experiments.run import open_folder
+from experiments.errors import InputError, argument, reason
+from experiments.runs.replay import load_cost, load_trace, open_trace
+from experiments.runs.settings import open_folder
 from experiments.sweep import samplers
 from experiments.sweep.asking import (
     FITTED,

@@ -23,13 +23,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from adaeagle.bench import provenance
 from adaeagle.registry import get_policy
 from adaeagle.trace.proposer import NotRecordedError
-from experiments.commands.failure import InputError, argument
-from experiments.plot_style import png
+from experiments.errors import InputError, argument
 from experiments.sweep import pictures, report, samplers, studies
 from experiments.sweep.asking import GridAsker, TrialAsker
 from experiments.sweep.objective import DECISION, Objective
 from experiments.sweep.preparing import GRID, OBJECTIVES, Settings, Sweep, prepare
 from experiments.sweep.template import has_gap
+from experiments.views.plot_style import png
 
 FILES = (".json", ".csv", ".parquet", ".png")
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from adaeagle.bench.records import ArmRecord
 from adaeagle.bench.replayed import TIMED_ROUNDS, arm_records
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from adaeagle.policy import Policy
-from adaeagle.replay import replay, time_hooks
+from adaeagle.replay.replay import replay, time_hooks
 from adaeagle.trace.trace import Trace
 
 BLOCK = 8

@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
-from adaeagle.bench.run_folder import difference
+from adaeagle.data.files import difference
 from experiments.sweep.asking import Option
 
 JOURNAL = "journal:"

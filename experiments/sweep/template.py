@@ -12,7 +12,7 @@ from typing import Any
 
 from adaeagle.policy import Policy, StopRule
 from adaeagle.registry import lookup
-from adaeagle.search import Dimension, Rule, SearchSpace
+from adaeagle.search_space import Dimension, Rule, SearchSpace
 
 GAP = "__gap__"  # what `?` is called while Python's parser reads it
 QUOTED_OR_GAP = re.compile(r"'[^']*'|\"[^\"]*\"|\?")

@@ -4,14 +4,14 @@ from functools import cached_property
 
 import torch
 
-from adaeagle.acceptance import acceptance_by_rank
-from adaeagle.cost import CostModel
-from adaeagle.replay import replay
-from adaeagle.search import Tree
+from adaeagle.cost.model import CostModel
+from adaeagle.replay.acceptance_rates import acceptance_by_rank
+from adaeagle.replay.replay import replay
+from adaeagle.search_space import Tree
 from adaeagle.trace.proposer import NotRecordedError
 from adaeagle.trace.trace import Trace
-from policies.sequoia import PricedTree, TreeSearch
 from policies.static_tree import StaticTree
+from policies.support.tree_search import PricedTree, TreeSearch
 
 NUM_RANKS = 10
 NUM_PASSES = 3

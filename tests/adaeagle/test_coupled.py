@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from adaeagle import Target, generate, registry
-from adaeagle.coupling import gumbel_noise, uniform_noise
+from adaeagle.decoding.gumbel import gumbel_noise, uniform_noise
+from adaeagle.decoding.sampling import Sampling
 from adaeagle.drafters.base import Drafter, DraftSession
-from adaeagle.sampling import Sampling
 
 MakePair = Callable[..., tuple[Target, Drafter]]
 MakePrompt = Callable[[int, int], list[int]]

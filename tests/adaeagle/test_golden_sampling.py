@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaeagle import DraftTree, verify
-from adaeagle.sampling import Sampling
+from adaeagle import DraftTree
+from adaeagle.decoding import verification
+from adaeagle.decoding.sampling import Sampling
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -41,7 +42,7 @@ def make_tree(case: dict[str, Any]) -> tuple[DraftTree, list[int]]:
 
 def check(case: dict[str, Any], tree: DraftTree, probs: Tensor, laws: Tensor | None) -> None:
     uniforms = iter(case["uniforms"])
-    found = verify.rejection(tree, probs, laws, lambda: next(uniforms))
+    found = verification.rejection(tree, probs, laws, lambda: next(uniforms))
     assert next(uniforms, None) is None
     assert len(found.tested) == len(case["uniforms"])
     assert [0, *(row + 1 for row in found.rows)] == case["accepted_nodes"]

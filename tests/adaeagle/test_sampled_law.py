@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaeagle import DraftTree, Policy, Target, generate, get_policy, verify
+from adaeagle import DraftTree, Policy, Target, generate, get_policy
+from adaeagle.decoding import verification as verify
 
 VOCAB = 5
 PROMPT = [2, 0]

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from adaeagle.oracle import reach
 from adaeagle.registry import get_policy
-from adaeagle.replay import replay_everywhere
+from adaeagle.replay.oracle import reach
+from adaeagle.replay.replay import replay_everywhere
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
 from adaeagle.trace.trace import Trace
 

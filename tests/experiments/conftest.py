@@ -94,7 +94,7 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 @pytest.fixture
 def compare(run: Run, folders: Folders, prompts: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs `adaeagle compare` on the tiny models, a few tokens a prompt, and draws nothing."""
-    monkeypatch.setattr("experiments.comparison.draw_all", lambda *_: [])
+    monkeypatch.setattr("experiments.runs.compare.draw_all", lambda *_: [])
 
     def run_compare(*arguments: object) -> Outcome:
         return run(

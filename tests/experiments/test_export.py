@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adaeagle import get_policy
-from experiments.exporting import Models, Setting, sglang, static_setting, vllm
+from experiments.runs.export import Models, Setting, sglang, static_setting, vllm
 from policies import Eagle2, StaticTree
 
 MODELS = ("--target", "org/target", "--drafter", "org/EAGLE-head")

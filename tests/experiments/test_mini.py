@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import adaeagle
 from adaeagle import EagleDrafter, ModelDrafter, Target
-from adaeagle.prompts import read_prompts
+from adaeagle.data.prompts import read_prompts
 from experiments.mini import text
 from experiments.mini.sources import SOURCES, read_records
 from experiments.mini.stages import Mini, Scale

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaeagle.bench.run_folder import RunFolder
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 
 GRID = ("--widths", 1, 3, "--nodes", 6, 2, "--contexts", 60, "--rounds", 1)
 LAST_LINE = (

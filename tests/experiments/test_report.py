@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from adaeagle.bench.headroom import prefill_seconds
-from adaeagle.bundled import bundled_folder
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
+from adaeagle.data.bundled import bundled_folder
+from adaeagle.replay.headroom import prefill_seconds
 from adaeagle.trace.folder import load_texts
 from adaeagle.trace.trace import Trace
 from experiments.cli import main
@@ -123,7 +123,7 @@ def page(home: Path) -> Page:
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures take longest, and one page with them is enough."""
     monkeypatch.setattr("experiments.report.page.pictures", lambda *_: [])
-    monkeypatch.setattr("experiments.replaying.draw_all", lambda *_: [])
+    monkeypatch.setattr("experiments.runs.replay.draw_all", lambda *_: [])
 
 
 @pytest.fixture

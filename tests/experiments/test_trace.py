@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from adaeagle.bench.run_folder import write_whole
+from adaeagle.data.files import write_whole
 from adaeagle.trace.folder import TraceFolder, load_texts
 from adaeagle.trace.recorder import Recorder
-from experiments import tracing
 from experiments.cli import main
+from experiments.runs import trace as tracing
 
 OUT = Path("runs/trace")
 WHOLE = pytest.StashKey[dict[str, bytes]]()
@@ -149,7 +149,7 @@ def test_a_complete_trace_says_so_at_once(
     trace: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = last_line(trace())
-    monkeypatch.setattr("experiments.tracing.load_models", None)
+    monkeypatch.setattr("experiments.runs.trace.load_models", None)
     again = trace()
     assert "is complete, nothing is left to record" in again.stderr
     assert last_line(again) == {**first, "seconds": last_line(again)["seconds"]}

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from adaeagle.testing.toy_trace import toy_folder, toy_trace
-from experiments import train_predictor as training
+from experiments.runs import train_predictor as training
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
 

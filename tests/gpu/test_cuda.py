@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adaeagle import EagleDrafter, Generation, ModelDrafter, Target, generate
-from adaeagle.coupling import uniform_noise
+from adaeagle.decoding.gumbel import uniform_noise
 from adaeagle.drafters.base import Drafter
 
 pytestmark = [

@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers.generation.candidate_generator import AssistedCandidateGenerator
 
 from adaeagle import ModelDrafter, Target
-from adaeagle.clock import RoundClock
-from adaeagle.drafting import draft
+from adaeagle.decoding.clock import RoundClock
+from adaeagle.decoding.proposals import draft
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.tree import ROOT, DraftTree, Level
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from adaeagle import DraftTree, generate, get_policy
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from adaeagle.policy import Budget, Context, Outcome, Policy
-from adaeagle.replay import Replayed, replay
+from adaeagle.replay.replay import Replayed, replay
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
 from adaeagle.trace.trace import Trace
 from policies import UCB, Chain, Confidence, Eagle2, HFHeuristic, Thompson, Vanilla

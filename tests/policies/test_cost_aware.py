@@ -11,20 +11,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.policy import Budget, Context
-from adaeagle.replay import replay
+from adaeagle.replay.replay import replay
 from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
 from policies import AllOf, AnyOf, Chain, Eagle2
 from policies.cost_aware import STOP, CostAware
-from policies.prices import PathPrices
-from predictors.hazard import Hazard
-from predictors.hazard_chains import Law
-from predictors.hazard_nodes import Family
-from predictors.predictor import About
+from policies.support.round_costs import PathPrices
+from predictors.base import About
+from predictors.hazard.chains import Law
+from predictors.hazard.network import Hazard
+from predictors.hazard.trees import Family
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
 COST = CostModel.linear(constant=0.0, draft=1.0, verify=10.0)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from adaeagle import DraftTree, get_policy
-from adaeagle.drafting import LiveProposer
-from adaeagle.sampling import Sampling
+from adaeagle.decoding.proposals import LiveProposer
+from adaeagle.decoding.sampling import Sampling
 from adaeagle.tree import ROOT
 from policies import Entropy
 

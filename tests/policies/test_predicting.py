@@ -10,21 +10,21 @@ import pytest
 import torch
 
 from adaeagle import Target, generate
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
+from adaeagle.data.prompts import Prompt
 from adaeagle.drafters.base import TextDrafter
-from adaeagle.identity import identify
+from adaeagle.drafters.identify import identify
 from adaeagle.policy import Context, Policy, StopRule
-from adaeagle.prompts import Prompt
 from adaeagle.registry import POLICIES, lookup
-from adaeagle.replay import replay, texts_of
+from adaeagle.replay.replay import replay, texts_of
 from adaeagle.testing import PolicyContract, StopRuleContract
 from adaeagle.testing.contracts import tiny_pair
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
 from policies import Chain, Eagle2
-from predictors.asking import TorchOdds
-from predictors.predictor import Predictor
+from predictors.acceptance.scorer import TorchOdds
+from predictors.base import Predictor
 
 MakePredictor = Callable[..., Predictor]
 MakeChain = Callable[..., DraftTree]

@@ -10,10 +10,10 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from adaeagle.identity import ModelIdentity
-from predictors import boosting, logistic
-from predictors.acceptance import AcceptancePredictor
-from predictors.nodes import Nodes
-from predictors.predictor import Batch, FittedPredictor, Predictor
+from predictors.acceptance import boosting, logistic
+from predictors.acceptance.base import AcceptancePredictor
+from predictors.base import Batch, FittedPredictor, Predictor
+from predictors.data.nodes import Nodes
 
 MODELS = ModelIdentity("toy", "", "head", "", 4, 50, "float32")
 

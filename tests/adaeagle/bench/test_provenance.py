@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from adaeagle.bench import provenance
+from adaeagle.models.fingerprint import fingerprint
 
 
 def test_a_result_says_where_it_comes_from() -> None:
@@ -16,8 +17,8 @@ def test_a_result_says_where_it_comes_from() -> None:
 def test_a_fingerprint_tells_weights_apart() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(3, 3)
-    before = provenance.fingerprint(layer)
-    assert provenance.fingerprint(layer) == before
+    before = fingerprint(layer)
+    assert fingerprint(layer) == before
     with torch.no_grad():
         layer.weight[0, 0] += 1e-3
-    assert provenance.fingerprint(layer) != before
+    assert fingerprint(layer) != before

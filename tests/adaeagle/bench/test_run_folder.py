@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from adaeagle.bench.records import PromptRecord, pack_states, unpack_states
-from adaeagle.bench.run_folder import RunFolder, write_whole
+from adaeagle.bench.run_folder import RunFolder
+from adaeagle.data.files import write_whole
 
 RECORD = PromptRecord("1", "c", "s", 1, ["vanilla"], {}, [], "")
 IDENTITY = {"config": {"seed": 0, "policies": ("a", "b")}, "prompts_sha256": "x"}

@@ -6,9 +6,9 @@ import torch
 
 from adaeagle.bench.divergence import first_difference, top2_gap
 from adaeagle.bench.runner import Bench, make_arms, text_seed
+from adaeagle.data.prompts import Prompt
+from adaeagle.decoding.sampling import Sampling
 from adaeagle.policy import Budget, Context, Outcome, Policy
-from adaeagle.prompts import Prompt
-from adaeagle.sampling import Sampling
 
 PROMPTS = [Prompt(str(n), token_ids=(n + 1, n + 2, 3, 4), source="s") for n in range(4)]
 SPECS = ("chain(length=2)", "eagle2(depth=2, width=2, nodes=4)")

@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 
 import adaeagle
 from adaeagle import EagleDrafter, Target
+from adaeagle.decoding.proposals import LiveProposer
+from adaeagle.decoding.sampling import Sampling
+from adaeagle.decoding.verification import accept_child
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig
-from adaeagle.drafting import LiveProposer
-from adaeagle.sampling import Sampling
 from adaeagle.tree import ROOT, DraftTree
-from adaeagle.verify import accept_child
 
 VOCAB, HIDDEN, LAYERS, DRAFT_VOCAB = 96, 48, 8, 80
 FAMILIES = ["mistral", "phi3", "qwen2", "qwen3", "gpt_neox", "opt", "gpt2", "gemma2"]

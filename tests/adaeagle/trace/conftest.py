@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from adaeagle.splits import TEST, TUNE
+from adaeagle.data.splits import TEST, TUNE
 from adaeagle.trace.envelope import Envelope
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest, plan_shards

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from adaeagle.prompts import Prompt
-from adaeagle.splits import Split
+from adaeagle.data.prompts import Prompt
+from adaeagle.data.splits import Split
 from adaeagle.trace import storage
 from adaeagle.trace.folder import TraceFolder, load_texts
 from adaeagle.trace.manifest import Manifest

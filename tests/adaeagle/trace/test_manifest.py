@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from adaeagle import EagleDrafter, ModelDrafter, Target
-from adaeagle.bench.provenance import fingerprint
-from adaeagle.splits import TEST, TUNE, Split
+from adaeagle.data.splits import TEST, TUNE, Split
+from adaeagle.models.fingerprint import fingerprint
 from adaeagle.trace.manifest import Manifest, check_models, drafter_weights, plan_shards
 
 Pair = tuple[Target, EagleDrafter | ModelDrafter]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from adaeagle.bench.records import ArmRecord, PromptRecord
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from experiments.cli import main
 from experiments.confirm.leaderboard import Evidence
 

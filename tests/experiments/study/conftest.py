@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from adaeagle.cost import CostModel
+from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from experiments.study import stages
 from experiments.study.stages import Study, Told

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaeagle.trace.folder import TraceFolder
-from experiments.commands.failure import InputError
+from experiments.errors import InputError
 from experiments.study import stages
 from experiments.study.stages import STAGES, Study, Told
 

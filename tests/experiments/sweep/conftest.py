@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from adaeagle.cost import CostModel
-from adaeagle.splits import Split
+from adaeagle.cost.model import CostModel
+from adaeagle.data.splits import Split
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_folder, toy_trace
 from adaeagle.trace.trace import Trace
 

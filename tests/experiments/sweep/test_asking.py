@@ -7,7 +7,7 @@ import optuna
 import pytest
 
 from adaeagle import get_policy
-from adaeagle.search import Real, Whole
+from adaeagle.search_space import Real, Whole
 from experiments.sweep.asking import (
     FITTED,
     GridAsker,

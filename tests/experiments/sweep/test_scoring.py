@@ -8,8 +8,8 @@ import torch
 
 from adaeagle import get_policy
 from adaeagle.bench.replayed import arm_records
-from adaeagle.cost import CostModel
-from adaeagle.replay import replay
+from adaeagle.cost.model import CostModel
+from adaeagle.replay.replay import replay
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
 from adaeagle.trace.trace import Trace
 from experiments.sweep.scoring import BLOCK, Scorer

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from adaeagle import get_policy, registry
-from adaeagle.cost import CostModel
-from adaeagle.search import Whole
+from adaeagle.cost.model import CostModel
+from adaeagle.search_space import Whole
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_folder, toy_trace
 from adaeagle.trace.folder import load_texts
 from adaeagle.trace.trace import Trace
@@ -301,7 +301,7 @@ IDEA = '''
 import torch
 from typing import ClassVar
 from adaeagle import Budget, Policy
-from adaeagle.search import SearchSpace, Whole
+from adaeagle.search_space import SearchSpace, Whole
 
 class Halves(Policy):
     """Drafts half as many tokens as it is told."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adaeagle.search import Real, Tree, Whole
+from adaeagle.search_space import Real, Tree, Whole
 from experiments.sweep.template import Call, Fixed, Gap, has_gap, is_rule, parse, searched
 
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from adaeagle import get_policy
-from adaeagle.cost import CostModel
-from adaeagle.replay import replay
-from adaeagle.search import Tree, Whole
+from adaeagle.cost.model import CostModel
+from adaeagle.replay.replay import replay
+from adaeagle.search_space import Tree, Whole
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
 from adaeagle.trace.trace import Trace
 from experiments.sweep.trees import FittedTrees

@@ -1,0 +1,1 @@
+"""Prompts, bundled files, and files written whole."""

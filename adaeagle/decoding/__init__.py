@@ -1,0 +1,1 @@
+"""The round, and everything that decides which tokens a text gets."""

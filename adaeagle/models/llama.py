@@ -1,0 +1,210 @@
+"""Llama's layers computed from their weights: the same operations without the modules around them.
+
+Calls of modules, wrappers and decorators take as long as the arithmetic where a forward has few
+rows, that is at every draft step and at most verifications. Here a layer is one function over the
+parameters of the model's own modules. Only classes known by name are read like this, since a trial
+of a few tokens would not show what begins far on, such as a temperature of attention by position;
+that a release computes the same bits is told by trial, see `adaeagle.models.backbone`.
+
+Shapes: T texts, R rows of a forward, D hidden size, N heads, H head dimension, S keys.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from adaeagle.models.hooks import Watch
+from adaeagle.models.kv_cache import KVCache, Slots
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Whose layers are those of Llama; queries and keys may have a norm, and linear layers a bias."""
+
+FILES = tuple(f"transformers.models.{family}.modeling_{family}" for family in FAMILIES)
+
+GROUPED_ON = ("cpu",)
+"""Devices whose attention reads grouped heads where they lie; `transformers` copies keys and values
+for it where there is a mask. Elsewhere it is left to `transformers`."""
+
+Parameters = dict[str, Any]
+"""A module's own `_parameters`, so that replaced ones are found."""
+
+
+class LlamaLayers:
+    """The layers of a body.
+
+    Args:
+        layers: the body's, of `FAMILIES`.
+
+    Raises:
+        TypeError: a module is of another class.
+        AttributeError: a module lacks a part.
+    """
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        self._layers = [_Layer(layer) for layer in layers]
+        first: Any = layers[0]
+        self._config = first.self_attn.config
+        self._watch = Watch([layers, *_left_out(layers)])
+
+    def are_untouched(self) -> bool:
+        """Whether nobody has put a hook, another forward or another module into a layer since."""
+        return self._watch.is_quiet() and self._config._attn_implementation == "sdpa"
+
+    def __call__(
+        self,
+        hidden: Tensor,
+        mask: Tensor | None,
+        cache: KVCache,
+        rotary: tuple[Tensor, Tensor],
+        layers: tuple[int, ...],
+    ) -> tuple[Tensor, dict[int, Tensor]]:
+        """Runs them on `hidden` [T, R, D].
+
+        Args:
+            hidden: the embeddings.
+            mask: additive [T, 1, R, S]; None where R is 1.
+            cache: grows by R.
+            rotary: cosines and sines, each [1, R, H].
+            layers: whose inputs are wanted.
+
+        Returns:
+            [T, R, D] of the last layer, and each wanted layer's input.
+        """
+        texts_rows = hidden.shape[:2]
+        cos, sin = rotary[0].unsqueeze(2), rotary[1].unsqueeze(2).clone()  # [1, R, 1, H]
+        # A half-rotation negates the right half's values; here it is their sines.
+        sin[..., : sin.shape[-1] // 2].neg_()
+        states = {}
+        rows = hidden.flatten(0, 1)
+        slots = cache.append(hidden.shape[1])
+        for number, layer in enumerate(self._layers):
+            if number in layers:
+                states[number] = rows.view(hidden.shape)
+            rows = layer(rows, texts_rows, mask, (cos, sin), slots[number])
+        return rows.view(hidden.shape), states
+
+
+class _Layer:
+    """One layer, over the parameters of the model's own."""
+
+    def __init__(self, layer: Any) -> None:
+        attention, mlp = layer.self_attn, layer.mlp
+        self._attention = attention
+        self._head_dim: int = attention.head_dim
+        self._scaling: float = attention.scaling
+        self._is_grouped: bool = attention.num_key_value_groups > 1
+        self._query = _linear(attention.q_proj)
+        self._key = _linear(attention.k_proj)
+        self._value = _linear(attention.v_proj)
+        self._out = _linear(attention.o_proj)
+        self._query_norm = _norm(getattr(attention, "q_norm", None))
+        self._key_norm = _norm(getattr(attention, "k_norm", None))
+        self._gate = _linear(mlp.gate_proj)
+        self._up = _linear(mlp.up_proj)
+        self._down = _linear(mlp.down_proj)
+        self._activation = mlp.act_fn
+        self._input_norm = _norm(layer.input_layernorm)
+        self._mlp_norm = _norm(layer.post_attention_layernorm)
+
+    def __call__(
+        self,
+        rows: Tensor,
+        texts_rows: torch.Size,
+        mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        slots: Slots,
+    ) -> Tensor:
+        """[T*R, D] → [T*R, D]."""
+        heads = (*texts_rows, -1, self._head_dim)
+        x = self._input_norm(rows)
+        query = self._query_norm(_apply(self._query, x).view(heads))
+        key = self._key_norm(_apply(self._key, x).view(heads))
+        slots.new_keys.copy_(_turned(key, rotary).transpose(1, 2))
+        slots.new_values.copy_(_apply(self._value, x).view(heads).transpose(1, 2))
+        query = _turned(query, rotary).transpose(1, 2)
+        mixed = self._attend(query, slots.keys, slots.values, mask)
+        rows = rows + _apply(self._out, mixed.reshape(rows.shape[0], -1))
+        x = self._mlp_norm(rows)
+        return rows + _apply(
+            self._down, self._activation(_apply(self._gate, x)) * _apply(self._up, x)
+        )
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        """[T, N, R, H] → [T, R, N, H]."""
+        if query.device.type not in GROUPED_ON:
+            mixed: Tensor = sdpa_attention_forward(
+                self._attention, query, keys, values, mask, scaling=self._scaling
+            )[0]
+            return mixed
+        return F.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask, scale=self._scaling, enable_gqa=self._is_grouped
+        ).transpose(1, 2)
+
+
+def _turned(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Llama's half-rotation of [T, R, N, H], the left half of the sines negated."""
+    cos, sin = rotary
+    return (states * cos).add_(states.roll(states.shape[-1] // 2, -1).mul_(sin))
+
+
+def _apply(linear: Parameters, rows: Tensor) -> Tensor:
+    return F.linear(rows, linear["weight"], linear["bias"])
+
+
+def _linear(module: nn.Module) -> Parameters:
+    if type(module) is not nn.Linear:
+        raise TypeError(f"a projection must be a plain nn.Linear, got {type(module).__name__}")
+    return module._parameters
+
+
+class _Norm:
+    """Llama's norm in fewer operations.
+
+    A mean and a sum with a scalar cost a conversion each; here the numbers are tensors.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._own: Parameters = module._parameters
+        weight = self._own["weight"]
+        self._eps, self._width = (
+            torch.tensor(float(number), device=weight.device)
+            for number in (module.variance_epsilon, len(weight))
+        )
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        wide = rows.float()
+        squares = torch.mul(wide, wide).sum(-1, keepdim=True)
+        scale = torch.addcdiv(self._eps, squares, self._width).rsqrt_()
+        return wide.mul(scale).to(rows.dtype).mul_(self._own["weight"])
+
+
+def _norm(module: Any) -> Callable[[Tensor], Tensor]:
+    """In fewer operations where that gives the same bits, else as it is; None: there is no norm."""
+    if module is None:
+        return _unchanged
+    short = _Norm(module)
+    weight = module.weight
+    rows = torch.randn(16, len(weight), generator=torch.Generator().manual_seed(0)).to(weight)
+    return short if torch.equal(short(rows), module(rows)) else module
+
+
+def _unchanged(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _left_out(layers: nn.ModuleList) -> list[nn.Module]:
+    """The modules that are not called: all but activations."""
+    found = [
+        module
+        for layer in layers
+        for name, module in layer.named_modules()
+        if not name.endswith("act_fn")
+    ]
+    for module in found:
+        if type(module) is not nn.Linear and type(module).__module__ not in FILES:
+            raise TypeError(f"a layer's modules must be of {FAMILIES}, got {type(module)}")
+    return found

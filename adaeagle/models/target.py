@@ -1,0 +1,295 @@
+"""The target: a Hugging Face causal LM, without state of any text, and its sessions.
+
+Shapes: T tokens, R rows of a tree forward (the root and the nodes to verify), D hidden size,
+V vocabulary.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from adaeagle.data.bundled import bundled_folder
+from adaeagle.models.backbone import LAST, Body, Features
+from adaeagle.models.checks import check_tree, input_device, learn
+from adaeagle.models.kv_cache import KVCache, additive
+from adaeagle.models.processors import check_processors
+from adaeagle.models.supported import check_attention, check_length, check_model, check_type
+from adaeagle.tree import DraftTree
+
+log = logging.getLogger(__name__)
+
+
+class Target:
+    """A causal language model that verifies drafts.
+
+    Args:
+        model: a `transformers` causal LM, in evaluation mode.
+        tokenizer: its tokenizer, if it has one; token ids work everywhere.
+        max_length: most tokens of prompt and text together; None: the model's context.
+        name: what results call it.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        max_length: int | None = None,
+        name: str = "",
+    ) -> None:
+        check_model(model)
+        config = model.config.get_text_config()
+        context = getattr(config, "max_position_embeddings", None) or max_length
+        if context is None:
+            raise ValueError(f"max_length must be given, {config.model_type!r} states no context")
+        if max_length is not None and not 1 < max_length <= context:
+            raise ValueError(f"max_length must be in 2..{context}, got {max_length}")
+        self.model = model
+        model.eval()  # type: ignore[no-untyped-call]
+        self.tokenizer = tokenizer
+        self.max_length = max_length or int(context)
+        self.name = name or str(config.name_or_path or config.model_type)
+        self.config = config
+        self.device = input_device(model)
+        """Where token ids go in, and features and logits come out."""
+        check_length(config, self.max_length)
+        self._embedding = model.get_input_embeddings()
+        self._anatomy = learn(model)
+        self.body = Body(model, self._anatomy.layers, self.device)
+        check_tree(self)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | str | None = None,
+        max_length: int | None = None,
+        attn_implementation: str | None = None,
+        revision: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        quantization_config: Any = None,
+    ) -> "Target":
+        """Loads a bundled model ("mini"), a folder, or a Hugging Face id.
+
+        Args:
+            name: what to load.
+            device: where to put it; None: the CPU, or what `device_map` says.
+            dtype: of weights and cache; None: the checkpoint's own.
+            max_length: most tokens of prompt and text together; None: the model's context.
+            attn_implementation: "sdpa" or "eager"; None: what `transformers` takes.
+            revision: of a Hugging Face repository.
+            device_map: passed to `transformers`, to spread a model over devices.
+            quantization_config: passed to `transformers`, such as a `BitsAndBytesConfig`.
+
+        Raises:
+            NotImplementedError: the model's drafted text could differ from its plain text.
+            ValueError: the checkpoint lacks weights.
+        """
+        if device is not None and device_map is not None:
+            raise ValueError(f"device must be None where device_map is given, got {device!r}")
+        folder = str(bundled_folder(name, "target") or name)
+        check_attention(attn_implementation)
+        check_type(AutoConfig.from_pretrained(folder, revision=revision))
+        given = {"device_map": device_map, "quantization_config": quantization_config}
+        load: Any = AutoModelForCausalLM.from_pretrained  # typed for one of its two answers
+        model, loaded = load(
+            folder,
+            dtype=dtype or "auto",
+            attn_implementation=attn_implementation,
+            revision=revision,
+            output_loading_info=True,
+            **{key: value for key, value in given.items() if value is not None},
+        )
+        # `transformers` would draw them at random.
+        if loaded["missing_keys"]:
+            raise ValueError(
+                f"{name} must hold every weight, missing {sorted(loaded['missing_keys'])}"
+            )
+        if device is not None:
+            model.to(device)
+        return cls(model, _load_tokenizer(folder, revision), max_length=max_length, name=name)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations and cache; quantised weights are stored in another."""
+        return self._anatomy.layers[0].dtype
+
+    @property
+    def hidden_size(self) -> int:
+        """D, the size of features."""
+        return self._anatomy.feature_size
+
+    @property
+    def vocab_size(self) -> int:
+        return int(self.config.vocab_size)
+
+    @property
+    def eos_token_ids(self) -> tuple[int, ...]:
+        """The ids that end a text, as the generation config says; () where there is none."""
+        found = getattr(self.model.generation_config, "eos_token_id", None)
+        if found is None:
+            found = getattr(self.config, "eos_token_id", None)
+        if found is None:
+            return ()
+        return tuple(found) if isinstance(found, Sequence) else (int(found),)
+
+    def embed(self, token_ids: Tensor) -> Tensor:
+        """Input embeddings: [...] int64 → [..., D]."""
+        embedded: Tensor = self._embedding(token_ids)
+        return embedded
+
+    def logits(self, features: Tensor) -> Tensor:
+        """The model's logits of features of its last layer, after its norm: [..., D] → [..., V]."""
+        return self._anatomy.head(features).to(self.device)
+
+    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a conversation that the assistant is to continue.
+
+        A tokenizer without a chat template gets the contents joined by blank lines.
+        """
+        if self.tokenizer is None:
+            raise ValueError(f"encode_chat needs a tokenizer, {self.name} has none: pass token ids")
+        if self.tokenizer.chat_template is None:
+            text = "\n\n".join(message["content"] for message in messages)
+            return list(self.tokenizer(text)["input_ids"])
+        text = str(
+            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+        # The template writes its own begin token.
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def check_processors(self, is_greedy: bool = True) -> None:
+        """Refuses generation-config settings that change logits and are not applied here."""
+        check_processors(self.model.generation_config, is_greedy)
+
+    def begin(
+        self, prompt_ids: Sequence[int], capacity: int, layers: tuple[int, ...] = (LAST,)
+    ) -> "TargetSession":
+        """A session on one text, with room for `capacity` tokens; nothing is run yet.
+
+        `layers` are those whose features the session gives, as in `forward`.
+        """
+        return TargetSession(self, prompt_ids, capacity, layers)
+
+    def forward(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        mask: Tensor | None,
+        cache: KVCache | None,
+        layers: tuple[int, ...] = (LAST,),
+    ) -> Features:
+        """Runs `token_ids` [1, R], appended to `cache`.
+
+        Args:
+            token_ids: [1, R] int64, or whole texts [B, R] where there is no cache.
+            position_ids: [1, R] int64.
+            mask: additive [1, 1, R, S]; None: causal, everything before.
+            cache: what came before, and grows; None: nothing, and nothing is kept.
+            layers: whose features are `Features.chosen`: indices of `hidden_states` in
+                `transformers`, 0 the embeddings, k what layer k reads, -1 the last features.
+        """
+        if cache is not None:
+            cache.reserve(token_ids.shape[1])
+        features: Features = self.body(token_ids, position_ids, mask, cache, layers)
+        return features
+
+    def new_cache(self, capacity: int) -> KVCache:
+        return KVCache(self._anatomy.layers, capacity)
+
+
+class TargetSession:
+    """One text on a target: its cache, tree forwards, and the commit of an accepted path."""
+
+    def __init__(
+        self, target: Target, prompt_ids: Sequence[int], capacity: int, layers: tuple[int, ...]
+    ) -> None:
+        if not prompt_ids:
+            raise ValueError("prompt_ids must hold at least one token, got none")
+        self.target = target
+        self.layers = layers
+        self.cache = target.new_cache(capacity)
+        self.prompt_ids = torch.tensor([list(prompt_ids)], device=target.device)
+        self._length = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are committed."""
+        return self._length
+
+    def prefill(self) -> tuple[Features, Tensor]:
+        """Runs the prompt: features of every position and logits [1, V] of the last."""
+        num_tokens = self.prompt_ids.shape[1]
+        positions = torch.arange(num_tokens, device=self.target.device).unsqueeze(0)
+        features = self._forward(self.prompt_ids, positions, None)
+        self._length = num_tokens
+        return features, self.target.logits(features.last[:, -1])
+
+    def verify(self, root: Tensor, tree: DraftTree, paths: Tensor) -> tuple[Features, Tensor]:
+        """Runs the root and the drafted nodes in one forward, each attending to its own path.
+
+        Args:
+            root: [1] int64, the pending token.
+            tree: N nodes of one round.
+            paths: [1, N, N] bool, `ancestors` of the tree.
+
+        Returns:
+            features of R = N+1 rows and logits [1, N+1, V]; row 0 is the root's.
+        """
+        start = self._length
+        root = root.view(1, 1)
+        if len(tree) == 0:
+            positions = torch.full_like(root, start)
+            features = self._forward(root, positions, None)
+        else:
+            token_ids = torch.cat((root, tree.token_ids), dim=1)
+            positions = torch.cat((torch.zeros_like(root), tree.depths), dim=1) + start
+            mask = tree_mask(paths, start, self.target.dtype)
+            features = self._forward(token_ids, positions, mask)
+        return features, self.target.logits(features.last)
+
+    def _forward(self, token_ids: Tensor, positions: Tensor, mask: Tensor | None) -> Features:
+        return self.target.forward(token_ids, positions, mask, self.cache, self.layers)
+
+    def commit(self, rows: list[int]) -> None:
+        """Keeps the root and the accepted path: rows of the last forward, 0 first, ascending."""
+        if rows == list(range(len(rows))):  # a chain lies where it belongs
+            self.cache.truncate(self._length + len(rows))
+        else:
+            self.cache.keep(self._length, torch.tensor(rows) + self._length)
+        self._length = self.cache.length
+
+
+def tree_mask(paths: Tensor, num_before: int, dtype: torch.dtype) -> Tensor:
+    """What root and nodes may attend to, in the form of `additive`.
+
+    [P, N, N] bool → [P, 1, N+1, num_before + N+1]. The text so far and the root are everyone's, so
+    only the drafted nodes' columns are worked on, however long the text.
+    """
+    num_rounds, num_nodes, _ = paths.shape
+    shape = (num_rounds, 1, num_nodes + 1, num_before + num_nodes + 1)
+    mask = torch.zeros(shape, dtype=dtype, device=paths.device)
+    drafted = mask[:, 0, :, num_before + 1 :]
+    drafted[:, 0] = torch.finfo(dtype).min
+    drafted[:, 1:] = additive(paths, dtype)
+    return mask
+
+
+def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+    try:
+        return AutoTokenizer.from_pretrained(folder, revision=revision)
+    except (OSError, ValueError) as error:
+        log.info("%s has no tokenizer: %s", folder, error)
+        return None

@@ -1,0 +1,1 @@
+"""Replaying policies on recorded texts, and the oracles that say what there was to win."""

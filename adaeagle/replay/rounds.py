@@ -1,0 +1,199 @@
+"""One round at each of many recorded positions: what is drafted, and what the text makes of it.
+
+Shapes: Q positions of all texts, P positions side by side, N drafted nodes, L draft forwards,
+R rounds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from adaeagle.cost.model import CostModel, RoundShapes
+from adaeagle.decoding.clock import RoundClock
+from adaeagle.decoding.proposals import clamp_budget, draft
+from adaeagle.policy import Budget, Outcome, Policy
+from adaeagle.trace.positions import Positions
+from adaeagle.trace.trace import Trace
+from adaeagle.tree import ROOT, DraftTree
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """What rounds came to, in the units of `adaeagle.records.Round`."""
+
+    rows: Tensor  # [R] int64, the position each begins at
+    num_accepted: Tensor  # [R] int64
+    num_emitted: Tensor  # [R] int64
+    num_drafted: Tensor  # [R] int64
+    num_verified: Tensor  # [R] int64
+    widths: Tensor  # [R, L] int64, nodes run by each draft forward
+    is_tree: Tensor  # [R] bool
+
+    @property
+    def depth(self) -> Tensor:
+        """[R] int64, draft forwards made."""
+        return (self.widths > 0).sum(1)
+
+    def shapes(self, positions: Positions) -> RoundShapes:
+        """What a `CostModel` prices; a round pays for taking in what it emits itself."""
+        contexts = positions.num_tokens[self.rows] - 1
+        return RoundShapes(contexts, self.widths, self.num_verified, self.is_tree, self.num_emitted)
+
+    def take(self, chosen: Tensor) -> "Rounds":
+        """Some of the rounds, [R'] int64 or a mask [R]."""
+        return Rounds(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    @classmethod
+    def join(cls, parts: "Sequence[Rounds]") -> "Rounds":
+        """All rounds of all parts."""
+        deepest = max(part.widths.shape[1] for part in parts)
+        padded = [
+            replace(part, widths=F.pad(part.widths, (0, deepest - part.widths.shape[1])))
+            for part in parts
+        ]
+        return cls(*(torch.cat([getattr(p, field.name) for p in padded]) for field in fields(cls)))
+
+
+@dataclass(slots=True)
+class Played:
+    """Rounds side by side, and what a policy that learns is told of them."""
+
+    rounds: Rounds
+    tree: DraftTree
+    keep: Tensor  # [P, N] bool
+    path: Tensor  # [P, L] the drafted nodes that the text goes through, -1 where none
+    num_missing: int
+
+
+def play(
+    policy: Policy,
+    trace: Trace,
+    rows: Tensor,
+    number: int,
+    is_active: Tensor | None = None,
+    clock: RoundClock | None = None,
+) -> Played:
+    """One round at each of the positions `rows` [P]."""
+    positions, device = trace.positions, torch.device("cpu")
+    clock = clock or RoundClock(device)
+    context = positions.context(rows, number)
+    clock.ends("other")
+    budget = policy.plan(context)
+    clock.ends("policy")
+    budget = clamp_budget(budget, context.remaining)
+    if is_active is not None:
+        depth = torch.as_tensor(budget.depth).expand(len(rows)) * is_active
+        budget = replace(budget, depth=depth if len(rows) > 1 else int(depth))
+    proposer = trace.proposer(rows, policy.needs_entropy, policy.num_confidences)
+    clock.ends("other")
+    tree = draft(policy, proposer, budget, len(rows), device, clock)
+    keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
+    clock.ends("policy")
+    if len(tree) > 0:
+        path = torch.from_numpy(trace.paths.through(rows, proposer.runs, tree.levels))
+        if not tree.is_dense:
+            path = path.masked_fill(~tree.valid.gather(1, path.clamp(min=0)), ROOT)
+        widths = _widths(tree)
+    else:
+        path, widths = torch.zeros(2, len(rows), 0, dtype=torch.int64)
+    rounds = _count(tree, keep, path, widths, positions, rows, budget)
+    clock.ends("other")
+    return Played(rounds, tree, keep, path, proposer.num_missing)
+
+
+def play_nested(policies: Sequence[Policy], trace: Trace, rows: Tensor) -> list[Rounds]:
+    """What `play` makes of policies that nest in each other, who share the deepest one's draft."""
+    positions = trace.positions
+    context = positions.context(rows, -1)
+    budgets = [clamp_budget(policy.plan(context), context.remaining) for policy in policies]
+    depths = [int(torch.as_tensor(budget.depth).max()) for budget in budgets]
+    whole = play(policies[depths.index(max(depths))], trace, rows, -1)
+    found = []
+    for policy, budget, depth in zip(policies, budgets, depths, strict=True):
+        tree = whole.tree.cut(depth)
+        keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
+        path, widths = whole.path[:, :depth], whole.rounds.widths[:, :depth]
+        found.append(_count(tree, keep, path, widths, positions, rows, budget))
+    return found
+
+
+def _widths(tree: DraftTree) -> Tensor:
+    """The nodes that each forward ran, [P, L]: those that have a first child."""
+    if tree.is_dense:
+        return torch.tensor([num for num, _ in tree.levels]).expand(tree.num_rounds, -1)
+    widths, start = [], 0
+    for num_parents, num_children in tree.levels:
+        end = start + num_parents * num_children
+        widths.append(tree.valid[:, start:end:num_children].sum(1))
+        start = end
+    return torch.stack(widths, dim=1)
+
+
+def _count(
+    tree: DraftTree,
+    keep: Tensor,
+    path: Tensor,
+    widths: Tensor,
+    positions: Positions,
+    rows: Tensor,
+    budget: Budget,
+) -> Rounds:
+    is_kept = path >= 0
+    if path.shape[1] > 0:
+        is_kept = is_kept & keep.gather(1, path.clamp(min=0))
+    num_accepted = is_kept.long().cumprod(1).sum(1)
+    num_drafted = torch.full_like(rows, len(tree)) if tree.is_dense else tree.valid.sum(1)
+    is_wide = budget.max_children > 1 or budget.width_of(0) > 1
+    is_tree = torch.full_like(rows, is_wide, dtype=torch.bool)
+    if is_wide and not tree.is_dense:  # beside trees there may be chains
+        is_tree = (num_drafted == 0) | (num_drafted > (widths > 0).sum(1))
+    return Rounds(
+        rows=rows,
+        num_accepted=num_accepted,
+        num_emitted=torch.minimum(num_accepted + 1, positions.num_left[rows]),
+        num_drafted=num_drafted,
+        num_verified=keep.sum(1),
+        widths=widths,
+        is_tree=is_tree,
+    )
+
+
+def outcome_of(
+    played: Played, is_active: Tensor, positions: Positions, cost: CostModel | None
+) -> Outcome:
+    """What verification would have found."""
+    rounds, keep = played.rounds, played.keep
+    num_accepted = rounds.num_accepted * is_active
+    places = torch.arange(played.path.shape[1])
+    is_on_path = places < num_accepted.unsqueeze(1)
+    accepted = torch.zeros(len(rounds.rows), len(played.tree) + 1, dtype=torch.bool)
+    # The last column takes what is on no path.
+    accepted.scatter_(1, played.path.masked_fill(~is_on_path, len(played.tree)), True)
+    accepted = accepted[:, :-1]
+    # Nothing was tested below the token that ends a text.
+    reached = accepted & (played.tree.depths < positions.num_left[rounds.rows].unsqueeze(1))
+    reached = torch.cat((is_active.unsqueeze(1), reached), dim=1)
+    tested = reached.gather(1, played.tree.parents + 1) & keep
+    tree = played.tree
+    if keep is not tree.valid:
+        width = int(rounds.num_verified.max())
+        order = torch.argsort(keep, dim=1, descending=True, stable=True)[:, :width]
+        tested, accepted = tested.gather(1, order), accepted.gather(1, order)
+        tree = tree.take(keep, width)
+    seconds = torch.zeros(2, len(rounds.rows), dtype=torch.float64)
+    if cost is not None:
+        shapes = rounds.shapes(positions)
+        seconds = torch.stack((cost.draft_seconds(shapes), cost.verify_seconds(shapes)))
+    return Outcome(
+        tree=tree,
+        tested=tested,
+        accepted=accepted,
+        num_accepted=num_accepted,
+        num_emitted=rounds.num_emitted * is_active,
+        depth=rounds.depth,
+        draft_seconds=seconds[0] * is_active,
+        verify_seconds=seconds[1] * is_active,
+    )

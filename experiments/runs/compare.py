@@ -1,0 +1,215 @@
+"""A comparison of policies from its settings to its folder: what `compare` and `demo` run.
+
+Question: how much faster than plain decoding is each policy, and where do its rounds spend time?
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from adaeagle.bench import provenance
+from adaeagle.bench.records import PromptRecord
+from adaeagle.bench.results import results
+from adaeagle.bench.run_folder import RunFolder
+from adaeagle.bench.runner import Bench
+from adaeagle.data.prompts import Prompt, grouping
+from adaeagle.drafters.identify import identify
+from adaeagle.policy import Policy
+from adaeagle.registry import get_policy
+from experiments.commands.models import ModelOptions, load_models, make_sampling
+from experiments.errors import InputError, argument
+from experiments.runs.calibration import CalibrationRecord, Listener
+from experiments.runs.calibration import results as calibration_results
+from experiments.runs.settings import (
+    check_policies,
+    check_prompts,
+    finish,
+    load_prompts,
+    make_policies,
+    open_folder,
+    run_identity,
+)
+from experiments.views.acceptance_plots import calibration
+from experiments.views.plot_style import png
+from experiments.views.plots import draw_all
+from experiments.views.tables import divergence_line, group_table, round_table, speed_table
+from policies.vanilla import Vanilla
+
+POLICIES = (
+    "vanilla",
+    "chain(length=4)",
+    "chain(length=6)",
+    "chain(length=12, stop=confidence(threshold=0.4))",
+    "chain(length=14, stop=cumulative(log_threshold=-3.0))",
+    "static_tree(tree='eagle1')",
+    "eagle2(depth=5, width=3, nodes=8)",
+    "eagle2(depth=6, width=10, nodes=59)",
+)
+"""Fixed chains, chains that stop themselves, EAGLE's static tree, EAGLE-2 small and full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a comparison is told."""
+
+    models: ModelOptions = field(default_factory=ModelOptions)
+    policies: Sequence[str] = POLICIES
+    prompts: str = "mini"
+    limit: int | None = None
+    max_new_tokens: int = 256
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    sampling: str = "rejection"
+    seed: int = 0
+    calibration: bool = False
+    seconds: float | None = None  # in which to stay, at the price of prompts
+    out: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A comparison ready to run: everything it was told has been checked."""
+
+    bench: Bench
+    prompts: list[Prompt]
+    folder: RunFolder
+    identity: dict[str, Any]  # what must be equal for a run to be resumed
+
+
+def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
+    """Runs a comparison, or the rest of an interrupted one, and shows it.
+
+    Args:
+        settings: what to compare.
+        as_json: stdout gets the last line alone; tables go to stderr.
+        anew: begin again where the folder holds another run or a finished one.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    comparison = _prepare(settings, anew)
+    records, found = _finish(comparison, settings.seconds)
+    folder, by = comparison.folder, grouping(comparison.prompts)
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        files = [folder.path / "results.json", *draw_all(records, by, folder)]
+    if settings.calibration:
+        files += _calibrate(comparison, anew)
+    console = Console(stderr=as_json)
+    for table in (speed_table(records), round_table(records), group_table(records, by)):
+        console.print(table)
+    if comparison.bench.compares_texts:
+        console.print(divergence_line(records))
+    if comparison.bench.sampling.is_coupled:
+        console.print("coupled sampling accepts less: these are not the speeds of sampling")
+    for path in files:
+        console.print(str(path), soft_wrap=True, highlight=False)
+    print(json.dumps(_last_line(found, folder.path)))
+
+
+def measure(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any]]:
+    """The same without tables and pictures: what was measured, and what is in `results.json`."""
+    return _finish(_prepare(settings, anew=False), settings.seconds)
+
+
+def _prepare(settings: Settings, anew: bool) -> Comparison:
+    law = make_sampling(
+        settings.temperature, settings.top_p, settings.top_k, settings.sampling, settings.seed
+    )
+    arms = make_policies(settings.policies)
+    prompts = load_prompts(settings.prompts, settings.limit)
+    drafts = bool(_drafting(arms))
+    if settings.calibration and not drafts:
+        raise InputError("--calibration needs a policy that drafts, got vanilla alone")
+    models = load_models(settings.models, needs_drafter=drafts, is_greedy=law.is_greedy)
+    check_policies(arms, partial(identify, models.target, models.drafter))
+    check_prompts(models.target, prompts, settings.prompts)
+    config = {
+        **models.config,
+        "policies": list(arms),
+        "prompts": settings.prompts,
+        "limit": settings.limit,
+        "max_new_tokens": settings.max_new_tokens,
+        "temperature": law.temperature,
+        "top_p": law.top_p,
+        "top_k": law.top_k,
+        "sampling": law.mode,
+        "seed": law.seed,
+    }
+    identity = run_identity(config, prompts)
+    folder = open_folder("compare", settings.out, identity, anew=anew)
+    bench = Bench(models.target, models.drafter, arms, law, settings.max_new_tokens)
+    return Comparison(bench, prompts, folder, identity)
+
+
+def _drafting(arms: dict[str, Policy]) -> list[str]:
+    return [name for name, policy in arms.items() if not isinstance(policy, Vanilla)]
+
+
+def _finish(
+    comparison: Comparison, seconds: float | None
+) -> tuple[list[PromptRecord], dict[str, Any]]:
+    folder = comparison.folder
+    records = finish(
+        folder,
+        PromptRecord,
+        len(comparison.prompts),
+        lambda finished: _measured(comparison, finished),
+        f"prompts under {len(comparison.bench.policies)} policies",
+        seconds,
+    )
+    found = results(records, git=provenance.git(), **comparison.identity)
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        folder.write("results.json", json.dumps(found, indent=1) + "\n")
+    return records, found
+
+
+def _measured(comparison: Comparison, finished: Sequence[PromptRecord]) -> Iterator[PromptRecord]:
+    bench, prompts = comparison.bench, comparison.prompts
+    bench.warm_up(prompts[0])
+    yield from bench.run(prompts, finished)
+
+
+def _calibrate(comparison: Comparison, anew: bool) -> list[Path]:
+    """Decodes the prompts once more, untimed, and writes how sure the draft model was when right.
+
+    Policies begin fresh; one that learns across prompts does so too where it is resumed.
+    """
+    bench, prompts = comparison.bench, comparison.prompts
+    path = comparison.folder.path / "calibration"
+    folder = open_folder("calibration", path, comparison.identity, anew=anew)
+    names = _drafting(bench.policies)
+    fresh = {name: get_policy(name) for name in names}
+    listener = Listener(bench.target, bench.drafter, fresh, bench.sampling, bench.max_new_tokens)
+    records = finish(
+        folder,
+        CalibrationRecord,
+        len(prompts),
+        lambda finished: listener.run(prompts, finished),
+        f"calibration, prompts under {len(names)} policies",
+    )
+    arms = calibration_results(records)
+    found = {**comparison.identity, "git": provenance.git(), "arms": arms}
+    figure = calibration(arms, list(bench.policies))
+    with argument("--out", str(path), "a folder that can be written", OSError):
+        return [
+            folder.write("results.json", json.dumps(found, indent=1) + "\n"),
+            folder.write("calibration.png", png(figure)),
+        ]
+
+
+def _last_line(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What a script wants first; `results.json` in the folder holds the rest."""
+    shown = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "tokens_per_round")
+    prompts = found["per_prompt"]
+    return {
+        "out": str(path),
+        "num_prompts": len(prompts),
+        "num_divergences": sum(len(prompt["divergences"]) for prompt in prompts),
+        "arms": [{key: arm[key] for key in shown} for arm in found["arms"]],
+    }

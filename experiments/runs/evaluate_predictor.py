@@ -1,0 +1,259 @@
+"""How good a predictor is: `adaeagle evaluate-predictor`.
+
+Question: are its probabilities true, does it tell accepted tokens from others, are its lengths
+right; and what do policies that ask it make of that in tokens a second, its own time charged?
+Setting: prompts of a trace's test split unless told otherwise. The draft's own confidence stands
+beside the predictor's: what it does not beat was there for nothing.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+from sklearn.metrics import roc_auc_score
+
+from adaeagle.bench import provenance
+from adaeagle.cost.model import CostModel
+from adaeagle.data.prompts import grouping
+from adaeagle.trace.text import RecordedText
+from experiments.errors import InputError, argument
+from experiments.runs import replay as replaying
+from experiments.runs.settings import open_folder
+from experiments.views.evaluation_plots import lengths_figure, odds_figure
+from experiments.views.evaluation_tables import acceptance_table, length_table
+from experiments.views.plot_style import png
+from experiments.views.tables import headroom_table, speed_table
+from predictors.acceptance.base import AcceptancePredictor
+from predictors.acceptance.c2t import C2T
+from predictors.base import Predictor, load_predictor
+from predictors.evaluation import Judged, Lengths, Odds, judge
+from predictors.hazard.network import Hazard
+from predictors.length.ldlp import LengthPredictor
+
+NUM_BINS = 20
+AT_LEAST = (1, 4, 8, 12)
+
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an evaluation is told."""
+
+    predictor: str
+    trace: Path
+    policies: Sequence[str] | None = None  # None: those of the predictor's kind
+    split: str = "test"
+    cost: Path | None = None
+    threads: int | None = None
+    out: Path | None = None
+
+
+def evaluate(settings: Settings, *, as_json: bool) -> None:
+    """Judges a predictor, replays policies that ask it, and shows both.
+
+    Args:
+        settings: what to evaluate.
+        as_json: stdout gets the last line alone; tables go to stderr.
+
+    Raises:
+        InputError: a setting cannot be used.
+    """
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    with argument("PREDICTOR", settings.predictor, errors=(OSError, ValueError)):
+        predictor = load_predictor(settings.predictor)
+    specs = settings.policies or policies_of(predictor, settings.predictor)
+    texts, judged = _judged(predictor, settings)
+    config: dict[str, Any] = {
+        "predictor": settings.predictor,
+        "kind": predictor.kind,
+        "trained_on": predictor.about.trace,
+        "trace": str(settings.trace),
+        "split": settings.split,
+        "policies": list(specs),
+    }
+    identity = {
+        "config": config,
+        "hardware": provenance.hardware(),
+        "versions": provenance.versions(),
+    }
+    folder = open_folder("evaluate-predictor", settings.out, identity, anew=True)
+    records, replayed = replaying.replay_policies(
+        replaying.Settings(
+            trace=settings.trace,
+            policies=specs,
+            cost=settings.cost,
+            split=settings.split,
+            out=folder.path / "replay",
+        )
+    )
+    by = grouping(texts)
+    tasks = [getattr(text, by) for text in texts]
+    found = {**judgement(judged, tasks), "by": by}
+    whole = {
+        **identity,
+        "git": provenance.git(),
+        **found,
+        "replay": {name: replayed[name] for name in ("baseline", "oracle", "arms", "num_missing")},
+    }
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        files = [folder.write("results.json", json.dumps(whole, indent=1) + "\n")]
+        if judged.odds is not None:
+            files.append(folder.write("acceptance.png", png(odds_figure(judged.odds, found))))
+        if judged.lengths is not None:
+            files.append(folder.write("lengths.png", png(lengths_figure(judged.lengths, found))))
+    console = Console(stderr=as_json)
+    if found["acceptance"] is not None:
+        console.print(acceptance_table(found["acceptance"], by))
+    if found["lengths"] is not None:
+        console.print(length_table(found["lengths"], by))
+    console.print(speed_table(records))
+    console.print(headroom_table(replayed))
+    for path in files:
+        console.print(str(path), soft_wrap=True, highlight=False)
+    print(json.dumps(_last_line(whole, folder.path)))
+
+
+def policies_of(predictor: Predictor, source: str) -> list[str]:
+    """Specs of the policies that ask predictors of its kind."""
+    asked = {
+        LengthPredictor: ("ldlp", "ldlp_ddd"),
+        AcceptancePredictor: ("specdec_pp", "disco"),
+        C2T: ("c2t",),
+        Hazard: ("cost_aware",),
+    }
+    for kind, names in asked.items():
+        if isinstance(predictor, kind):
+            return [f"{name}(predictor={source!r})" for name in names]
+    raise InputError(
+        f"PREDICTOR must tell lengths or odds of acceptance, {source} is of kind {predictor.kind}"
+    )
+
+
+def _judged(predictor: Predictor, settings: Settings) -> tuple[list[RecordedText], Judged]:
+    folder = replaying.open_trace(settings.trace)
+    trace = replaying.load_trace(folder, settings.split, None)
+    cost: CostModel | None = None
+    if predictor.needs_cost:
+        cost, _ = replaying.load_cost(settings.cost, settings.trace)
+    texts = [text for text in trace.texts if text.num_positions > 0]
+    with argument("PREDICTOR", settings.predictor, errors=ValueError):
+        predictor.check(folder.manifest.models(texts[0].features.shape[1]))
+        return texts, judge(predictor, texts, folder.manifest.vocab_size, cost)
+
+
+def judgement(judged: Judged, tasks: Sequence[str]) -> dict[str, Any]:
+    """Everything that is told of a predictor, over all and for each task.
+
+    Args:
+        judged: what it said.
+        tasks: of each text.
+    """
+    return {
+        "acceptance": None if judged.odds is None else _of_odds(judged.odds, tasks),
+        "lengths": None if judged.lengths is None else _of_lengths(judged.lengths, tasks),
+    }
+
+
+def _of_odds(odds: Odds, tasks: Sequence[str]) -> dict[str, Any]:
+    probs, own, accepted, depths = (
+        values.numpy() for values in (odds.probs, odds.confidences, odds.accepted, odds.depths)
+    )
+    task = np.asarray(tasks)[odds.texts.numpy()]
+    return {
+        **scores(probs, accepted),
+        "draft_confidence": scores(own, accepted),
+        "bins": bins(probs, accepted),
+        "by_depth": [
+            {"depth": int(d), **scores(probs[depths == d], accepted[depths == d])}
+            for d in np.unique(depths)
+        ],
+        "by_task": [
+            {"task": each, **scores(probs[task == each], accepted[task == each])}
+            for each in dict.fromkeys(tasks)
+            if (task == each).any()
+        ],
+    }
+
+
+def _of_lengths(lengths: Lengths, tasks: Sequence[str]) -> dict[str, Any]:
+    told, true = lengths.told.numpy(), lengths.true.numpy()
+    task = np.asarray(tasks)[lengths.texts.numpy()]
+    return {
+        **errors(told, true),
+        "auc_at_least": {str(k): auc(told, true >= k) for k in AT_LEAST},
+        "by_task": [
+            {"task": each, **errors(told[task == each], true[task == each])}
+            for each in dict.fromkeys(tasks)
+            if (task == each).any()
+        ],
+    }
+
+
+def scores(probs: Values, accepted: Values) -> dict[str, Any]:
+    """Of probabilities: Brier score, expected calibration error, area under the ROC curve."""
+    filled = bins(probs, accepted)
+    distance = sum(b["num"] * abs(b["accepted"] - b["told"]) for b in filled)
+    return {
+        "num": len(probs),
+        "accepted": float(accepted.mean()),
+        "told": float(probs.mean()),
+        "brier": float(np.square(probs - accepted).mean()),
+        "ece": distance / len(probs),
+        "auc": auc(probs, accepted),
+    }
+
+
+def bins(probs: Values, accepted: Values) -> list[dict[str, Any]]:
+    """Equal bins of [0, 1] that hold something: mean probability and the share accepted."""
+    place = np.minimum((probs * NUM_BINS).astype(int), NUM_BINS - 1)  # 1 falls in the last
+    return [
+        {
+            "low": each / NUM_BINS,
+            "high": (each + 1) / NUM_BINS,
+            "num": int((place == each).sum()),
+            "told": float(probs[place == each].mean()),
+            "accepted": float(accepted[place == each].mean()),
+        }
+        for each in np.unique(place).tolist()
+    ]
+
+
+def auc(score: Values, label: Values) -> float | None:
+    """None where all labels are alike."""
+    if label.all() or not label.any():
+        return None
+    return float(roc_auc_score(label, score))
+
+
+def errors(told: Values, true: Values) -> dict[str, Any]:
+    """Of lengths; `constant_error` is that of the best constant, their median."""
+    varies = len(told) > 1 and told.std() > 0 and true.std() > 0
+    return {
+        "num": len(told),
+        "true": float(true.mean()),
+        "told": float(told.mean()),
+        "error": float(np.abs(told - true).mean()),
+        "constant_error": float(np.abs(np.median(true) - true).mean()),
+        "correlation": float(np.corrcoef(told, true)[0, 1]) if varies else None,
+    }
+
+
+def _last_line(whole: dict[str, Any], path: Path) -> dict[str, Any]:
+    shown = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "headroom_recovered")
+    acceptance, lengths = whole["acceptance"], whole["lengths"]
+    return {
+        "out": str(path),
+        "predictor": whole["config"]["predictor"],
+        "split": whole["config"]["split"],
+        "acceptance": acceptance and {k: acceptance[k] for k in ("num", "brier", "ece", "auc")},
+        "lengths": lengths and {k: lengths[k] for k in ("num", "error", "constant_error")},
+        "arms": [{key: arm[key] for key in shown} for arm in whole["replay"]["arms"]],
+    }

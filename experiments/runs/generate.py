@@ -1,0 +1,141 @@
+"""Answering prompts with one policy, showing the text a round at a time."""
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from adaeagle import Piece, Policy, Round, stream
+from adaeagle.data.prompts import Conversation, Prompt, read_prompts, spread
+from adaeagle.decoding.sampling import Sampling
+from experiments.commands.models import Models
+from experiments.errors import InputError, argument
+from experiments.views.drafts import DraftView
+
+
+def questions(text: str | None, prompts: str | None, limit: int | None) -> list[Prompt]:
+    """What was asked, from `--prompt` or `--prompts`."""
+    if (text is None) == (prompts is None):
+        given = "neither" if text is None else "both"
+        raise InputError(f"one of --prompt and --prompts must be given, got {given}")
+    if prompts is None:
+        with argument("--prompt", text):
+            return [Prompt("prompt", turns=(text or "",))]
+    with argument("--prompts", prompts):
+        found = read_prompts(prompts)
+    return found if limit is None else spread(found, limit)
+
+
+def answer(
+    models: Models,
+    policy: Policy,
+    prompt: Prompt,
+    law: Sampling,
+    max_new_tokens: int,
+    *,
+    as_json: bool,
+    view: DraftView | None = None,
+) -> None:
+    """Answers every turn of a prompt; the text, or a JSON line a turn, goes to stdout.
+
+    With a `view` every round's draft is shown as it is verified, and the text after the last.
+    """
+    if view is not None:
+        policy = view.watch(policy)
+    talk = Conversation(models.target, prompt)
+    while (prompt_ids := talk.next_ids()) is not None:
+        pieces = stream(
+            models.target,
+            models.drafter,
+            policy,
+            prompt_ids,
+            max_new_tokens=max_new_tokens,
+            temperature=law.temperature,
+            top_p=law.top_p,
+            top_k=law.top_k,
+            sampling=law.mode,
+            seed=law.seed,
+        )
+        transcript = Transcript(models.target.tokenizer)
+        seen: list[Piece] = []
+        for piece in pieces:
+            shown = transcript.add(piece.token_ids)
+            seen.append(piece)
+            if view is not None:
+                view.show(piece)
+            elif not as_json:
+                print(shown, end="", flush=True)
+        found = _report(prompt.id, talk.num_answered, seen, transcript)
+        if as_json:
+            print(json.dumps(found), flush=True)
+        else:
+            print("" if view is None else f"\n{transcript.shown}", flush=True)
+            print(_summary(found), file=sys.stderr)
+        talk.answer(transcript.token_ids)
+
+
+class Transcript:
+    """A growing answer, as text where there is a tokenizer, else as token ids.
+
+    Args:
+        tokenizer: None: pieces are numbers apart by blanks.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase | None) -> None:
+        self._tokenizer = tokenizer
+        self._num_shown = 0
+        self.token_ids: list[int] = []
+
+    @property
+    def text(self) -> str | None:
+        """The whole answer; None without a tokenizer."""
+        if self._tokenizer is None:
+            return None
+        return str(self._tokenizer.decode(self.token_ids, skip_special_tokens=True))
+
+    @property
+    def shown(self) -> str:
+        """The whole answer as it is shown."""
+        text = self.text
+        return " ".join(map(str, self.token_ids)) if text is None else text
+
+    def add(self, token_ids: list[int]) -> str:
+        """What `token_ids` add to what was shown.
+
+        A character whose bytes are not all there yet waits for the next piece.
+        """
+        self.token_ids += token_ids
+        text = self.text
+        if text is None:
+            return "".join(f"{token} " for token in token_ids)
+        new = text[self._num_shown :]
+        if new.endswith("\ufffd"):
+            return ""
+        self._num_shown = len(text)
+        return new
+
+
+def _report(
+    prompt_id: str, turn: int, pieces: list[Piece], transcript: Transcript
+) -> dict[str, Any]:
+    rounds: list[Round] = [piece.round for piece in pieces if piece.round is not None]
+    return {
+        "id": prompt_id,
+        "turn": turn,
+        "token_ids": transcript.token_ids,
+        "text": transcript.text,
+        "rounds": [asdict(found) for found in rounds],
+        "seconds": sum(piece.seconds for piece in pieces),
+        "prefill_seconds": pieces[0].seconds,
+    }
+
+
+def _summary(found: dict[str, Any]) -> str:
+    num_tokens, num_rounds = len(found["token_ids"]), len(found["rounds"])
+    a_round = (num_tokens - 1) / max(1, num_rounds)
+    return (
+        f"{num_tokens} tokens in {found['seconds']:.2f} s, {num_tokens / found['seconds']:.1f} a "
+        f"second; {num_rounds} rounds of {a_round:.2f} tokens"
+    )

@@ -1,0 +1,1 @@
+"""Predictors of whether a drafted token will be accepted."""

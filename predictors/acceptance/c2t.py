@@ -1,0 +1,76 @@
+"""A node scorer in the manner of C2T: how likely a node of a tree lies on the accepted path.
+
+Source: C2T, Huo et al. 2025, https://arxiv.org/abs/2502.13652: a two-layer feed-forward network on
+a node's joint probability, entropy and depth scores it in place of the joint probability when trees
+are grown and cut.
+Differs from the paper, which we know from reports: hidden size 32, SiLU; the inputs are the joint
+probability and its logarithm; trained on every node that EAGLE-2's tree would verify.
+
+Shapes: P rounds side by side, F nodes of each, B examples, S inputs.
+"""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaeagle.cost.model import CostModel
+from adaeagle.identity import ModelIdentity
+from adaeagle.trace.trace import Trace
+from predictors.acceptance.base import check_classes
+from predictors.acceptance.steps import C2TScores
+from predictors.base import Batch, Examples, TrainedPredictor
+from predictors.data.nodes import Nodes, read_nodes
+from predictors.layers.context import Standardize
+
+SCALARS = ("path_prob", "path_log_prob", "entropy", "depth")
+
+
+class C2T(TrainedPredictor):
+    """Two-layer network on a node's joint probability, entropy and depth.
+
+    Args:
+        shape: spec of the policy whose trees it is trained on.
+        hidden_size: of the network.
+    """
+
+    kind = "c2t"
+
+    def __init__(
+        self, shape: str = "eagle2(depth=8, width=10, nodes=59)", hidden_size: int = 32
+    ) -> None:
+        super().__init__()
+        if hidden_size < 1:
+            raise ValueError(f"hidden_size must be >= 1, got {hidden_size}")
+        self.shape = shape
+        self.hidden_size = hidden_size
+
+    def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
+        self.scale = Standardize(len(SCALARS))
+        self.network = nn.Sequential(
+            nn.Linear(len(SCALARS), self.hidden_size), nn.SiLU(), nn.Linear(self.hidden_size, 1)
+        )
+
+    def examples(self, trace: Trace, cost: CostModel | None) -> Examples:
+        found = read_nodes(trace, self.shape)
+        del found.columns["tested"]  # below a rejected node the answer is known: no
+        return found
+
+    def measure(self, batch: Batch) -> None:
+        check_classes(batch["accepted"])
+        self.scale.measure(Nodes.of_batch(batch).scalars(*SCALARS))
+
+    def scores(self) -> C2TScores:
+        """What a policy asks."""
+        return C2TScores(self)
+
+    def log_odds(self, nodes: Nodes) -> Tensor:
+        """Of each node's being accepted with all above it, [...]."""
+        odds: Tensor = self.network(self.scale(nodes.scalars(*SCALARS)))
+        return odds.squeeze(-1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        odds = self.log_odds(Nodes.of_batch(batch))
+        return F.binary_cross_entropy_with_logits(odds, batch["accepted"].float())
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        probs = self.log_odds(Nodes.of_batch(batch)).sigmoid()
+        return {"brier": (probs - batch["accepted"].float()).square().mean()}

@@ -1,0 +1,1 @@
+"""Training examples made from traces."""

@@ -1,0 +1,1 @@
+"""Lightning training of draft models: EAGLE heads and small LMs."""

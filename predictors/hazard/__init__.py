@@ -1,0 +1,1 @@
+"""The predictor behind `cost_aware`: acceptance before and after tokens are drafted."""

@@ -1,0 +1,197 @@
+"""How far a chain of drafts will be accepted, as a law: a distributional LDLP of our own.
+
+LDLP (AdaEAGLE, https://arxiv.org/abs/2412.18910) tells one length before drafting. This network
+tells, before drafting and again after every drafted token,
+
+    accept   the probability that this token is accepted, given that those before it are
+    ahead    the same of each of the next few tokens, which are not drafted yet
+
+so the law of the accepted length is known at any time, given all that was seen: survival analysis
+in discrete time. What to do with it is for a policy that knows what rounds cost.
+Differs from LDLP: a law instead of a length; it sees the draft's probabilities and tokens as they
+come; the pending token is among its inputs; and so is whether the text repeats itself, whether the
+draft goes along with what followed the last time, and how much of its own end the text has said
+before (`predictors.hazard.suffix_match`); no threshold and no rounding.
+
+It is small, because it is asked between draft forwards: the context is encoded once a round, a
+token costs one layer of `hidden_size`.
+
+Shapes: B rounds, K tokens of a chain, M tokens looked ahead, S scalars, V vocabulary,
+H hidden size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from adaeagle.cost.model import CostModel
+from adaeagle.identity import ModelIdentity
+from adaeagle.replay.replay import walk
+from adaeagle.trace.trace import Trace
+from predictors.acceptance.base import check_classes
+from predictors.base import Batch, Examples, TrainedPredictor
+from predictors.data.chains import read_chains
+from predictors.hazard.suffix_match import MOST_ECHO, WINDOW, echoes, repeats
+from predictors.layers.context import ContextLayer, Standardize
+from predictors.layers.token_table import TokenTable
+
+LEAST_LOG_PROB, LEAST_PATH_LOG_PROB = -12.0, -20.0
+NUM_SCALARS = 12
+LONG = (8, 16, 40)
+"""Matches of more tokens are told apart: what a text says a second time may be a loop."""
+ECHOES = [(n, n >= 2, n >= 3, n >= 5) for n in range(MOST_ECHO + 1)]
+"""Scalars of a token with which so many at the end of text and draft have been said before."""
+
+
+class Hazard(TrainedPredictor):
+    """A network of acceptance, step by step.
+
+    Args:
+        k_max: tokens of the chains it is trained on.
+        horizon: M, how many tokens it looks ahead.
+        hidden_size: H.
+        dropout: share of inputs that training leaves out.
+    """
+
+    kind = "hazard"
+    needs_embedding = True
+    needs_features = True
+
+    def __init__(
+        self, k_max: int = 16, horizon: int = 6, hidden_size: int = 32, dropout: float = 0.2
+    ) -> None:
+        super().__init__()
+        for name, value in (("k_max", k_max), ("horizon", horizon), ("hidden_size", hidden_size)):
+            if value < 1:
+                raise ValueError(f"{name} must be >= 1, got {value}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+        self.k_max = k_max
+        self.horizon = horizon
+        self.hidden_size = hidden_size
+        self.dropout = dropout
+
+    def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
+        size = self.hidden_size
+        self.context = ContextLayer(models, size, embedding, use_embedding=False, use_pending=True)
+        self.matched = nn.Linear(1 + len(LONG), size, bias=False)
+        self.mix = nn.Linear(size, size)
+        self.scale = Standardize(NUM_SCALARS)
+        self.step = nn.Linear(NUM_SCALARS, size)
+        self.token = TokenTable(models.vocab_size, size, embedding)
+        self.last = nn.Linear(size, 1 + self.horizon)
+        # How often a round accepts so many tokens: what a fixed chain would emit.
+        self.register_buffer("num_accepted", torch.zeros(self.k_max + 1))
+
+    def examples(self, trace: Trace, cost: CostModel | None) -> Examples:
+        """One a position: its chain, and what became of it."""
+        chains = read_chains(trace, self.k_max)
+        rows = torch.arange(len(trace.positions))
+        found = repeats(trace.positions.recent(rows, WINDOW), self.k_max)
+        columns = {
+            "draft_token_ids": chains.token_ids,
+            "log_probs": chains.log_probs,
+            "accepted": chains.accepted,
+            "num_known": chains.num_known,
+            "repeated": torch.tensor([repeat.length for repeat in found]),
+            "following": torch.tensor([repeat.following for repeat in found]),
+            "echoes": torch.tensor([*map(echoes, found, chains.token_ids.tolist())]),
+            "is_entered": _entered(trace, chains.lengths),
+        }
+        return Examples(rows, columns)
+
+    def measure(self, batch: Batch) -> None:
+        check_classes(batch["accepted"].flatten())
+        self.context.measure(batch)
+        self.scale.measure(chain_scalars(batch).flatten(0, 1))
+        lengths = batch["accepted"].sum(1)[batch["is_entered"]]
+        counts = torch.bincount(lengths, minlength=self.k_max + 1).float()
+        self.get_buffer("num_accepted").copy_(counts / counts.sum().clamp(min=1))
+
+    def encode(self, batch: Batch) -> Tensor:
+        """What steps need of the context, [B, H]."""
+        context = self.context(batch) + self.matched(matched_scalars(batch["repeated"]))
+        mixed: Tensor = self.mix(F.relu(F.dropout(context, self.dropout, self.training)))
+        return mixed
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Log-odds after 0 to K drafted tokens: of the last one, and of the M that follow.
+
+        Returns:
+            [B, K + 1, 1 + M]; the first entry of place 0 means nothing.
+        """
+        hidden = self.step(self.scale(chain_scalars(batch)))
+        hidden = hidden + self.encode(batch).unsqueeze(1)
+        said = self.token(batch["draft_token_ids"])
+        said = F.pad(F.dropout(said, self.dropout, self.training), (0, 0, 1, 0))
+        odds: Tensor = self.last(F.relu(hidden + said))
+        return odds
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of all labels; the more a chain has, the less each of them weighs.
+
+        In a text that loops every chain is long, and there is little to be decided.
+        """
+        labels, is_known = self.labels(batch)
+        losses = F.binary_cross_entropy_with_logits(self(batch), labels, reduction="none")
+        weights = is_known / is_known.sum((1, 2), keepdim=True).clamp(min=1).sqrt()
+        return (losses * weights).sum() / weights.sum()
+
+    def labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What `forward` should say, and where a text tells it: float and bool [B, K + 1, 1 + M].
+
+        A token is judged where all before it are accepted and the text goes on as far.
+        """
+        lengths, known = batch["accepted"].sum(1), batch["num_known"]
+        places = torch.arange(self.k_max + 1, device=lengths.device).unsqueeze(1)
+        token = places + torch.arange(1 + self.horizon, device=lengths.device)  # which of the chain
+        lengths, known = lengths.view(-1, 1, 1), known.view(-1, 1, 1)
+        is_known = (token >= 1) & (token <= known) & (lengths >= token - 1)
+        return (lengths >= token).float(), is_known
+
+    def metrics(self, batch: Batch) -> dict[str, Tensor]:
+        """Brier score of the drafted tokens' acceptance, and of the next, undrafted one's."""
+        labels, is_known = self.labels(batch)
+        errors = (self(batch).sigmoid() - labels).square() * is_known
+        each = errors.sum((0, 1)) / is_known.sum((0, 1)).clamp(min=1)
+        return {"brier": each[0], "brier_ahead": each[1]}
+
+
+def _entered(trace: Trace, lengths: Tensor) -> Tensor:
+    """Where rounds begin that draft just what is accepted, [Q] bool: a fixed chain's do alike."""
+    positions = trace.positions
+    after = torch.arange(len(positions)) + lengths + 1
+    ends = positions.starts[1:][positions.text_of]
+    found = torch.zeros(len(positions), dtype=torch.bool)
+    found[walk(torch.where(after < ends, after, len(positions)), positions)] = True
+    return found
+
+
+def chain_scalars(batch: Batch) -> Tensor:
+    """What is known after 0 to K tokens of chains, but for their tokens: [B, K + 1, S].
+
+    The last token's log-prob and that of all together, both again as probabilities, whether the
+    chain goes along with what followed where the text's end was said before, that times the
+    logarithm of how long a match it was, what `depth_scalars` tells, and `ECHOES`.
+    """
+    own = F.pad(batch["log_probs"].clamp(min=LEAST_LOG_PROB), (1, 0))
+    path = own.cumsum(1).clamp(min=LEAST_PATH_LOG_PROB)
+    said = F.pad(batch["draft_token_ids"] == batch["following"], (1, 0), value=True)
+    goes_along = said.long().cumprod(1) * (batch["repeated"] > 0).unsqueeze(1)
+    matched = batch["repeated"].float().log1p().unsqueeze(1)
+    columns = (own, path, own.exp(), path.exp(), goes_along, goes_along * matched)
+    depths = depth_scalars(own.shape[1]).to(own.device).expand(len(own), -1, -1)
+    echo = torch.tensor(ECHOES, device=own.device).float()[F.pad(batch["echoes"], (1, 0))]
+    return torch.cat((torch.stack(columns, dim=-1), depths, echo), dim=-1)
+
+
+def matched_scalars(lengths: Tensor) -> Tensor:
+    """Of how long a match a text ends with, [...]: [..., 1 + thresholds]."""
+    is_long = lengths.unsqueeze(-1) > torch.tensor(LONG, device=lengths.device)
+    return torch.cat((lengths.float().log1p().unsqueeze(-1), is_long.float()), dim=-1)
+
+
+def depth_scalars(num_places: int) -> Tensor:
+    """Of the first places of a chain, [places, 2]."""
+    depth = torch.arange(num_places).float()
+    return torch.stack((depth, depth.sqrt()), dim=-1)

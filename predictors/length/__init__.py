@@ -1,0 +1,1 @@
+"""Predictors of how many drafted tokens will be accepted."""

@@ -1,0 +1,192 @@
+"""The head's losses, its training, and what validation says of it."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+
+import adaeagle
+from adaeagle import EagleDrafter, Target
+from adaeagle.drafters.eagle_head import EagleHead
+from predictors.draft_models.data import EagleBatch, OwnTextDataset, collate, eagle_data
+from predictors.draft_models.eagle import EagleTraining, default_head_config
+from predictors.draft_models.rollout import accepted_lengths
+from predictors.draft_models.self_generation import OwnTextSettings, collect_own_text
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def target(chat_folder: Path) -> Target:
+    return Target.from_pretrained(str(chat_folder))
+
+
+@pytest.fixture(scope="module")
+def dataset(target: Target, tmp_path_factory: pytest.TempPathFactory) -> OwnTextDataset:
+    words = ["cat", "mat", "the", "1", "2", "and", "on", "sat", "counted", "3"]
+    asked = [[{"role": "user", "content": f"{a} {b}"}] for a in words for b in words[:2]]
+    settings = OwnTextSettings(max_new_tokens=24, max_prompt_tokens=100)
+    shards = collect_own_text(target, asked, tmp_path_factory.mktemp("own"), settings)
+    return OwnTextDataset(shards, window=64)
+
+
+def _module(target: Target, **arguments: Any) -> EagleTraining:
+    torch.manual_seed(0)
+    head = EagleHead(default_head_config(target))
+    return EagleTraining(
+        head, target, max_steps=STEPS, learning_rate=3e-3, warmup_steps=5, **arguments
+    )
+
+
+def _trainer(max_steps: int, folder: Path) -> L.Trainer:
+    return L.Trainer(
+        max_steps=max_steps,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        default_root_dir=folder,
+    )
+
+
+def test_losses_are_the_published_formula(target: Target) -> None:
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(2, 5, 32, generator=generator)
+    predicted = torch.randn(2, 4, 32, generator=generator)
+    counts = torch.tensor([[True, False, True, True], [False, True, False, False]])
+    module = _module(target)
+    found = module.losses(predicted, features, counts)
+    feature_loss = token_loss = agreement = 0.0
+    for b, t in counts.nonzero().tolist():
+        difference = (predicted[b, t] - features[b, t + 1]).abs()
+        smooth = torch.where(difference < 1, difference**2 / 2, difference - 0.5)
+        feature_loss += float(smooth.mean()) / 4
+        true, drafted = target.logits(features[b, t + 1]), target.logits(predicted[b, t])
+        token_loss -= float((true.softmax(-1) * drafted.log_softmax(-1)).sum()) / 4
+        agreement += float(true.argmax() == drafted.argmax()) / 4
+    expected = torch.tensor([feature_loss, token_loss, agreement])
+    torch.testing.assert_close(torch.stack(found).detach(), expected)
+
+
+def test_a_pair_predicts_the_next_feature(target: Target, dataset: OwnTextDataset) -> None:
+    """Index t reads (f_t, t_{t+1}) at position t: what drafting feeds after a prompt."""
+    module = _module(target)
+    batch = collate([dataset[0], dataset[1]])
+    with torch.no_grad():
+        features = module._features(batch)
+        predicted = module._predict(batch, features)
+        drafter = EagleDrafter(module.head, target)
+        for row, text in enumerate((dataset[0], dataset[1])):
+            size = len(text.token_ids)
+            session = drafter.begin(text.token_ids[:-1].tolist(), size)
+            logits = session.catch_up(text.token_ids[None, 1:], features[row : row + 1, : size - 1])
+            torch.testing.assert_close(logits[0, 0], target.logits(predicted[row, size - 2]))
+
+
+def _mean(module: EagleTraining, dataset: OwnTextDataset) -> tuple[float, float]:
+    batch = collate([dataset[i] for i in range(len(dataset))])
+    with torch.no_grad():
+        features = module._features(batch)
+        predicted = module._predict(batch, features)
+        feature, token, agreement = module.losses(predicted, features, batch.is_answer[:, 1:])
+    return float(feature + 0.1 * token), float(agreement)
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
+def test_training_lowers_the_loss_and_raises_agreement(
+    target: Target, dataset: OwnTextDataset, tmp_path: Path
+) -> None:
+    module = _module(target)
+    loss, agreement = _mean(module, dataset)
+    data = eagle_data(dataset, batch_size=4, max_steps=STEPS)
+    _trainer(STEPS, tmp_path).fit(module, datamodule=data)
+    trained_loss, trained_agreement = _mean(module, dataset)
+    assert trained_loss < 0.8 * loss
+    assert trained_agreement > agreement + 0.2
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
+def test_a_killed_run_ends_at_the_same_weights(
+    target: Target, dataset: OwnTextDataset, tmp_path: Path
+) -> None:
+    def data() -> L.LightningDataModule:
+        return eagle_data(dataset, batch_size=4, max_steps=12)
+
+    whole = _module(target)
+    _trainer(12, tmp_path).fit(whole, datamodule=data())
+    killed = _trainer(5, tmp_path)
+    killed.fit(_module(target), datamodule=data())
+    killed.save_checkpoint(tmp_path / "last.ckpt")
+    resumed = _module(target)
+    trainer = _trainer(12, tmp_path)
+    trainer.fit(resumed, datamodule=data(), ckpt_path=tmp_path / "last.ckpt")
+    assert trainer.global_step == 12
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+    assert not any(name.startswith("target") for name in whole.state_dict())
+
+
+def test_accepted_lengths_are_those_of_live_chains(target: Target, dataset: OwnTextDataset) -> None:
+    """Each position's chain, drafted by a session, against the text."""
+    head = EagleHead(default_head_config(target)).eval()
+    with torch.no_grad():  # passes the feature on, so that some drafts are right
+        head.fc.weight[:, 32:] = torch.eye(32)
+    drafter = EagleDrafter(head, target)
+    text = dataset[0]
+    token_ids = text.token_ids[None]
+    with torch.no_grad():
+        features = target.model.base_model(token_ids).last_hidden_state
+        found = accepted_lengths(
+            head, target.logits, token_ids, target.embed(token_ids), features, 3
+        )
+        expected = [
+            _chain(drafter, text, features, pair, 3) for pair in range(token_ids.shape[1] - 1)
+        ]
+    assert found[0].tolist() == expected
+    assert max(expected) > 0
+
+
+def _chain(
+    drafter: EagleDrafter, text: EagleBatch, features: Tensor, pair: int, length: int
+) -> int:
+    session = drafter.begin(text.token_ids[: pair + 1].tolist(), 128)
+    logits = session.catch_up(text.token_ids[None, 1 : pair + 2], features[:, : pair + 1])
+    for depth in range(length):
+        token = logits[:, -1:].argmax(-1)
+        place = pair + 2 + depth
+        if place >= len(text.token_ids) or int(token) != int(text.token_ids[place]):
+            return depth
+        if depth + 1 < length:
+            logits = session.extend(token, torch.tensor([[depth]]))
+    return length
+
+
+def test_a_saved_head_drafts_alike(target: Target, dataset: OwnTextDataset, tmp_path: Path) -> None:
+    head = EagleHead(default_head_config(target))
+    saved = EagleDrafter(head, target)
+    saved.save_pretrained(tmp_path)
+    loaded = EagleDrafter.from_pretrained(str(tmp_path), target)
+    for name, weight in head.state_dict().items():
+        assert torch.equal(weight, loaded.head.state_dict()[name])
+    prompt_ids = dataset[0].token_ids[:8].tolist()
+    one, two = (
+        adaeagle.generate(target, drafter, "chain(length=3)", prompt_ids, max_new_tokens=16)
+        for drafter in (saved, loaded)
+    )
+    assert one.token_ids == two.token_ids
+    assert [r.num_accepted for r in one.rounds] == [r.num_accepted for r in two.rounds]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [("noise", -0.1, ">= 0"), ("token_weight", -1.0, ">= 0"), ("rollout", 0, ">= 1")],
+)
+def test_arguments_out_of_range(target: Target, name: str, value: float, rule: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be {rule}, got {value}"):
+        _module(target, **{name: value})
