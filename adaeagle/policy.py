@@ -91,25 +91,27 @@ class Policy(ABC):
 
     Lossless rule: a token drawn at random is always verified. `expand` may look at drawn tokens,
     since it only decides whether to go deeper; `select` is called only where children are a fixed
-    function of the draft law (`proposal == "top_k"`, or temperature 0).
+    function of the draft distribution (`proposal == "top_k"`, or temperature 0).
     """
 
     proposal: Proposal = "top_k"
-    """Where children come from: the draft law's best, or drawn from it without replacement."""
+    """Where children come from: the draft distribution's best, or drawn from it without
+    replacement.
+    """
 
     learns: bool = False
     """`observe` changes later decisions, so rounds must be replayed in step."""
 
-    fixed_shape: bool = False
+    static_shape: bool = False
     """Every round opens as many nodes as the budget says, so the host never needs to ask."""
 
     needs_entropy: bool = False
     """Reads `tree.entropies`."""
 
     num_confidences: int = 0
-    """Reads `tree.confidences`, so many of each law's best tokens."""
+    """Reads `tree.confidences`, so many of each distribution's best tokens."""
 
-    nests: bool = False
+    shares_prefix: bool = False
     """Drafts what any policy of its class does that has the same width and children, as far as both
     go: they differ in depth and nodes alone, so that a replay drafts once for all of them."""
 
@@ -213,12 +215,12 @@ class StopRule(ABC):
     def begin(self, context: Context) -> Tensor | None:
         """Before a round drafts: which rounds are worth drafting in at all, [P] bool; None: all.
 
-        A rule that looks at the context itself keeps here what `go_on` needs of it.
+        A rule that looks at the context itself keeps here what `should_continue` needs of it.
         """
         return None
 
     @abstractmethod
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         """Which nodes stay open: frontier [P, F] rows (never the root) → bool [P, F]."""
 
     def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:

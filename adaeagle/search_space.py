@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Int:
     """A whole number, both bounds included."""
 
     low: int
@@ -22,7 +22,7 @@ class Whole:
 
 
 @dataclass(frozen=True, slots=True)
-class Real:
+class Float:
     """A number, both bounds included."""
 
     low: float
@@ -34,7 +34,7 @@ class Real:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Categorical:
     """One of some values, without an order; any that a spec can say."""
 
     options: tuple[object, ...]
@@ -45,7 +45,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class StopRuleChoice:
     """A stop rule, with the rule's own search space; none where a sweep is not told to try some."""
 
 
@@ -57,11 +57,11 @@ class Tree:
     """
 
     named: tuple[str, ...]
-    nodes: Whole
-    depth: Whole
+    nodes: Int
+    depth: Int
 
 
-Dimension = Whole | Real | Choice | Rule | Tree
+Dimension = Int | Float | Categorical | StopRuleChoice | Tree
 SearchSpace = Mapping[str, Dimension]
 
 

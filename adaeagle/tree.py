@@ -62,8 +62,10 @@ class DraftTree(_Growing):
     num_levels: int = 0  # levels drafted: no node is deeper
     num_origins: int = 0  # draft rows so far: the root's and one for each expanded node
     levels: tuple[tuple[int, int], ...] = ()  # of each level as it was grown: parents, children
-    entropies: Tensor | None = None  # [P, N] nats, of the law each node was proposed from
-    confidences: Tensor | None = None  # [P, N, C] log-probs of that law's best tokens, -inf: none
+    entropies: Tensor | None = None  # [P, N] nats, of the distribution each node was proposed from
+    confidences: Tensor | None = (
+        None  # [P, N, C] log-probs of that distribution's best tokens, -inf: none
+    )
 
     def __len__(self) -> int:
         return self.token_ids.shape[1] if self._grown is None else self._grown.num_rows

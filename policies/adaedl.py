@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
 
@@ -27,7 +27,7 @@ from policies.support.row_state import for_rows
 class AdaEDL(StopRule):
     """Goes on from a node while 1 - sqrt(gamma * entropy) is at least a learned threshold.
 
-    The entropy, in nats, is that of the law the node was proposed from.
+    The entropy, in nats, is that of the distribution the node was proposed from.
 
     Args:
         threshold: the first one of a text, in [0, 1].
@@ -43,10 +43,10 @@ class AdaEDL(StopRule):
     needs_entropy = True
 
     search_space: ClassVar[SearchSpace] = {
-        "threshold": Real(0.05, 0.95),
-        "gamma": Real(0.02, 1.0, log=True),
-        "target": Real(0.3, 0.99),
-        "step": Real(0.001, 0.2, log=True),
+        "threshold": Float(0.05, 0.95),
+        "gamma": Float(0.02, 1.0, log=True),
+        "target": Float(0.3, 0.99),
+        "step": Float(0.001, 0.2, log=True),
     }
 
     def __init__(
@@ -89,7 +89,7 @@ class AdaEDL(StopRule):
         if not self.across_texts:
             self._begin()
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         assert tree.entropies is not None
         return self._is_open(tree.entropies.gather(1, frontier))
 

@@ -5,7 +5,7 @@ configurations, every text anew; TapOut, 2025, https://arxiv.org/abs/2511.02017,
 Thompson sampling over stop rules, on and on across texts. One arm is chosen a round. UCB1 (Auer et
 al. 2002, https://doi.org/10.1023/A:1013689704352) takes the arm whose mean reward may be highest,
 mean + sqrt(2 ln t / n) after n of t rounds; Thompson sampling the one whose draw is highest, here
-from a normal law around the mean, of deviation 1 / sqrt(n).
+from a normal distribution around the mean, of deviation 1 / sqrt(n).
 Differs from the papers: the reward. Theirs is accepted tokens, TapOut's mixed with their share of
 those drafted; ours is what is optimised, tokens over seconds of all rounds of an arm, in units of
 the best arm's, with `exploration` as the factor on what is added. Arms are any policies, trees and
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.chain import Chain
 from policies.support.row_state import for_rows
@@ -45,7 +45,7 @@ class _Bandit(Policy):
 
     learns = True
 
-    search_space: ClassVar[SearchSpace] = {"exploration": Real(0.1, 2.0, log=True)}
+    search_space: ClassVar[SearchSpace] = {"exploration": Float(0.1, 2.0, log=True)}
 
     def __init__(
         self,

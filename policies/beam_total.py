@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import StopRule
-from adaeagle.search_space import Choice, Real, SearchSpace
+from adaeagle.search_space import Categorical, Float, SearchSpace
 from adaeagle.tree import DraftTree
 
 
@@ -32,8 +32,8 @@ class BeamTotal(StopRule):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "log_threshold": Real(-3.0, -0.01),
-        "depths": Choice((None, (2, 4, 6, 8), (3, 6, 9), (5, 7, 9))),
+        "log_threshold": Float(-3.0, -0.01),
+        "depths": Categorical((None, (2, 4, 6, 8), (3, 6, 9), (5, 7, 9))),
     }
 
     def __init__(
@@ -52,7 +52,7 @@ class BeamTotal(StopRule):
         self.depths = None if depths is None else frozenset(depths)
         self.width = width
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if self.depths is not None and tree.num_levels not in self.depths:
             return torch.ones_like(frontier, dtype=torch.bool)
         scores = tree.path_log_probs.gather(1, frontier)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, StopRule
-from adaeagle.search_space import Real, SearchSpace, Whole
+from adaeagle.search_space import Float, Int, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.path_scores import PathScores
 from policies.support.shape import Shape
@@ -39,10 +39,10 @@ class C2T(Shape):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "depth": Whole(1, 10),
-        "width": Whole(2, 10),
-        "nodes": Whole(4, 59),
-        "threshold": Real(0.001, 0.5, log=True),
+        "depth": Int(1, 10),
+        "width": Int(2, 10),
+        "nodes": Int(4, 59),
+        "threshold": Float(0.001, 0.5, log=True),
     }
 
     def __init__(
@@ -62,7 +62,7 @@ class C2T(Shape):
         super().__init__(stop)
         self.predictor = load_as(Scorer, predictor)
         self.needs_entropy = True
-        self.fixed_shape = stop is None and threshold == 0
+        self.static_shape = stop is None and threshold == 0
         self.depth = depth
         self.width = width
         self.nodes = nodes

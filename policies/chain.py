@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Proposal, StopRule
-from adaeagle.search_space import Rule, SearchSpace, Whole
+from adaeagle.search_space import Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree
 from policies.support.shape import Shape
 
@@ -30,7 +30,7 @@ class Chain(Shape):
         proposal: at a temperature above 0, `draw` (standard speculative sampling) or `top_k`.
     """
 
-    search_space: ClassVar[SearchSpace] = {"length": Whole(1, 16), "stop": Rule()}
+    search_space: ClassVar[SearchSpace] = {"length": Int(1, 16), "stop": StopRuleChoice()}
 
     def __init__(
         self, length: int = 12, stop: StopRule | None = None, proposal: Proposal = "draw"
@@ -40,7 +40,7 @@ class Chain(Shape):
         if proposal not in ("draw", "top_k"):
             raise ValueError(f"proposal must be 'draw' or 'top_k', got {proposal!r}")
         super().__init__(stop)
-        self.nests = stop is None
+        self.shares_prefix = stop is None
         self.length = length
         self.proposal = proposal
 

@@ -34,7 +34,7 @@ class _Combined(StopRule):
 
     def answers(self, tree: DraftTree, frontier: Tensor) -> list[Tensor]:
         """What each rule would go on from, [P, F] bool."""
-        return [rule.go_on(tree, frontier) for rule in self.rules]
+        return [rule.should_continue(tree, frontier) for rule in self.rules]
 
     def check(self, identify: Identify) -> None:
         for rule in self.rules:
@@ -70,7 +70,7 @@ class AllOf(_Combined):
         known = [wish for wish in wishes if wish is not None]
         return reduce(torch.logical_or, known) if len(known) == len(wishes) else None
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_or, self.answers(tree, frontier))
 
     def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class AnyOf(_Combined):
         known = [wish for wish in wishes if wish is not None]
         return reduce(torch.logical_and, known) if known else None
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_and, self.answers(tree, frontier))
 
     def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from adaeagle.policy import StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.one_chain import ANSWERS, is_one_chain
 
@@ -26,7 +26,7 @@ class Confidence(StopRule):
         threshold: a probability in [0, 1]; the node that falls below it is kept.
     """
 
-    search_space: ClassVar[SearchSpace] = {"threshold": Real(0.01, 0.99)}
+    search_space: ClassVar[SearchSpace] = {"threshold": Float(0.01, 0.99)}
 
     def __init__(self, threshold: float = 0.4) -> None:
         if not 0 <= threshold <= 1:
@@ -35,7 +35,7 @@ class Confidence(StopRule):
         log_threshold = math.log(threshold) if threshold > 0 else -math.inf
         self._log_threshold = float(np.float32(log_threshold))  # as log-probabilities are rounded
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if is_one_chain(tree, frontier):
             return ANSWERS[tree.of_level(-1, "log_probs").item() >= self._log_threshold]
         return tree.log_probs.gather(1, frontier) >= self._log_threshold

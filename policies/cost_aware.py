@@ -6,8 +6,8 @@ add exceed rate x its seconds (and those it adds to verification). SGLang's thro
 controller (https://github.com/sgl-project/sglang/pull/28045) and CaDDTree (arXiv 2606.01813)
 maximise tokens over cost as well, the former from average acceptance, the latter for tree sizes.
 Here the expectation is a distribution of this very round: `predictors.hazard` tells, before and
-after drafting, how likely drafted tokens and the next ones are accepted; the cost is the machine's own,
-measured. No threshold on what is worth drafting, and no rounding.
+after drafting, how likely drafted tokens and the next ones are accepted; the cost is the machine's
+own, measured. No threshold on what is worth drafting, and no rounding.
 
 It looks ahead: a token that is not worth its forward alone may lead to some that are. So it says
 how far to draft as far as is known now, and asks again when that is reached, or as soon as the
@@ -17,9 +17,9 @@ known before them.
 
 On trees it says three things: how deep, by the likeliest path as on a chain; which other nodes of a
 level are worth a place in the forward that is made for that one; and, at the end, how many of the
-likeliest nodes are worth verifying. All are weighed by the law's probabilities of whole paths, not
-by the draft's own (`predictors.hazard.trees`), at the prices of trees. Between two questions it
-follows the likeliest child alone.
+likeliest nodes are worth verifying. All are weighed by the distribution's probabilities of whole
+paths, not by the draft's own (`predictors.hazard.trees`), at the prices of trees. Between two
+questions it follows the likeliest child alone.
 
 Shapes: P rounds side by side, A of them asked about, F frontier nodes, L nodes of the latest level,
 K longest chain, N drafted nodes.
@@ -37,12 +37,12 @@ from torch import Tensor
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.one_chain import ANSWERS
-from policies.support.round_costs import BUCKET, PathPrices, Prices
+from policies.support.round_costs import BUCKET, PathCosts, RoundCosts
 from predictors.base import load_as
-from predictors.hazard.chains import HazardChains, Law
+from predictors.hazard.chains import Distribution, HazardChains
 from predictors.hazard.network import Hazard
 from predictors.hazard.steps import HazardSteps, Known, chance
 from predictors.hazard.suffix_match import WINDOW
@@ -57,9 +57,8 @@ SURPRISE = -1.0
 """Log-probability of a drafted token below which the plan is made anew: chosen for `mini`, where
 asking after every token recovers no more, and -2 a quarter less."""
 SURE = 4.0
-"""Log-odds that the law gives a token, 98 %, from which it surprises only below `SHOCK`: drafts are
-often unsure of what follows in a text that repeats itself. It asks a quarter less then, for 0.1 %
-of `mini`'s speed."""
+"""Log-odds that the prediction gives a token, 98 %, from which it surprises only below `SHOCK`:
+drafts are often unsure of what follows in a text that repeats itself."""
 SHOCK = -2.5
 
 
@@ -74,7 +73,7 @@ class CostAware(StopRule):
         patience: a factor on the worth of time: below 1 it drafts longer than it pays by `rate`.
     """
 
-    search_space: ClassVar[SearchSpace] = {"patience": Real(0.5, 1.5)}
+    search_space: ClassVar[SearchSpace] = {"patience": Float(0.5, 1.5)}
 
     def __init__(
         self,
@@ -91,7 +90,7 @@ class CostAware(StopRule):
         self.cost = cost if isinstance(cost, CostModel) else CostModel.load(cost)
         self.patience = patience
         self._steps = HazardSteps(self.predictor)
-        self._of = Prices(self.cost, self.predictor.k_max)
+        self._of = RoundCosts(self.cost, self.predictor.k_max)
         best_rate, best_length = self._best_fixed()
         self.rate = rate or best_rate
         self._first = min(FIRST, best_length)
@@ -119,7 +118,7 @@ class CostAware(StopRule):
         self._sure = [0] * len(self._contexts)
         return None if self._first else torch.zeros(len(self._contexts), dtype=torch.bool)
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if len(tree) > tree.num_levels:
             return self._go_on_tree(tree, frontier)
         depth = tree.num_levels
@@ -136,10 +135,10 @@ class CostAware(StopRule):
         nodes.judge(tree, rows)
         survival = torch.tensor([nodes.survival(row) for row in rows])
         survival = survival.to(chosen.device).masked_fill_(~chosen, -torch.inf)
-        prices = [self._of.tree(at, len(tree)) for at in self._contexts]
+        costs = [self._of.tree(at, len(tree)) for at in self._contexts]
         counts = [
             each.num_verified(likely, self._worth)
-            for each, likely in zip(prices, survival.tolist(), strict=True)
+            for each, likely in zip(costs, survival.tolist(), strict=True)
         ]
         count = torch.tensor(counts, device=chosen.device) if len(counts) > 1 else counts[0]
         return likeliest(survival, count)
@@ -164,16 +163,20 @@ class CostAware(StopRule):
         """Plans some of the rounds anew, now that [P][N] are drafted."""
         if self._chains is None:
             self._chains = HazardChains(self._steps, self._known())
-        laws = self._chains.after(asked, log_probs, token_ids)
-        for row, law in zip(asked, laws, strict=True):
-            self._replan(row, law, self._of.chain(self._contexts[row]), len(log_probs[row]))
+        distributions = self._chains.after(asked, log_probs, token_ids)
+        for row, distribution in zip(asked, distributions, strict=True):
+            self._replan(
+                row, distribution, self._of.chain(self._contexts[row]), len(log_probs[row])
+            )
 
-    def _replan(self, row: int, law: Law, prices: PathPrices, depth: int) -> None:
+    def _replan(self, row: int, distribution: Distribution, costs: PathCosts, depth: int) -> None:
         """How far to draft by what is known at `depth`."""
-        plan = prices.plan(law.survival, map(chance, law.against), depth, self._worth)
+        plan = costs.plan(
+            distribution.survival, map(chance, distribution.against), depth, self._worth
+        )
         self._plans[row] = STOP if plan is None else plan
         self._sure[row] = depth
-        for odds in law.against:
+        for odds in distribution.against:
             if odds > -SURE:
                 break
             self._sure[row] += 1
@@ -227,14 +230,16 @@ class CostAware(StopRule):
         survival, families = self._judged().survival(row), self._judged().latest(row)
         against = {node: each.against for each in families for node in range(each.best, each.end)}
         best = max(against, key=survival.__getitem__)
-        prices = self._of.tree(self._contexts[row], len(tree))
-        self._replan(row, Law(survival[best], against.pop(best)), prices.paths, tree.num_levels)
+        costs = self._of.tree(self._contexts[row], len(tree))
+        self._replan(
+            row, Distribution(survival[best], against.pop(best)), costs.paths, tree.num_levels
+        )
         if self._plans[row] == STOP:
             return []
         # Of another node its best child, which it leads to.
         tokens = {node: survival[node] * chance(odds[0]) for node, odds in against.items()}
         others = sorted(tokens, key=tokens.__getitem__, reverse=True)
-        count = prices.num_beside([tokens[node] for node in others], self._worth)
+        count = costs.num_beside([tokens[node] for node in others], self._worth)
         return [best, *others[:count]]
 
     def _best_fixed(self) -> tuple[float, int]:

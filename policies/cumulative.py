@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from adaeagle.policy import StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.one_chain import ANSWERS, is_one_chain
 
@@ -27,7 +27,7 @@ class Cumulative(StopRule):
             from; at minus infinity every one is.
     """
 
-    search_space: ClassVar[SearchSpace] = {"log_threshold": Real(-6.0, -0.05)}
+    search_space: ClassVar[SearchSpace] = {"log_threshold": Float(-6.0, -0.05)}
 
     def __init__(self, log_threshold: float = -0.6) -> None:
         if math.isnan(log_threshold) or log_threshold > 0:
@@ -35,7 +35,7 @@ class Cumulative(StopRule):
         self.log_threshold = log_threshold
         self._least = float(np.float32(log_threshold))  # as log-probabilities are rounded
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if is_one_chain(tree, frontier):
             return ANSWERS[tree.of_level(-1, "path_log_probs").item() > self._least]
         return tree.path_log_probs.gather(1, frontier) > self._least

@@ -2,8 +2,8 @@
 
 Source: DISCO, Mamou et al. 2024, https://arxiv.org/abs/2405.04304: a small network on the ten best
 confidences, entropy and place of each drafted token says whether to go on.
-Differs from the paper: any predictor of acceptance will do (`predictors.acceptance.disco` is the paper's);
-on trees each node is judged by itself.
+Differs from the paper: any predictor of acceptance will do (`predictors.acceptance.disco` is the
+paper's); on trees each node is judged by itself.
 
 Shapes: P rounds side by side, F frontier nodes.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.one_chain import ANSWERS, is_one_chain
 from predictors.acceptance.base import AcceptancePredictor
@@ -33,7 +33,7 @@ class Disco(StopRule):
     """
 
     needs_entropy = True
-    search_space: ClassVar[SearchSpace] = {"threshold": Real(0.05, 0.95)}
+    search_space: ClassVar[SearchSpace] = {"threshold": Float(0.05, 0.95)}
 
     def __init__(
         self, predictor: str | Path | AcceptancePredictor = "mini/disco", threshold: float = 0.5
@@ -52,7 +52,7 @@ class Disco(StopRule):
     def begin(self, context: Context) -> None:
         self._odds.begin(context)
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if is_one_chain(tree, frontier):
             return ANSWERS[self._odds.of_newest(tree) >= self._least]
         start = len(tree) - frontier.shape[1]  # the latest forward's nodes, in whatever order

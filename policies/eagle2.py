@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
-from adaeagle.search_space import Rule, SearchSpace, Whole
+from adaeagle.search_space import Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.shape import Shape
 
@@ -29,10 +29,10 @@ class Eagle2(Shape):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "depth": Whole(1, 8),
-        "width": Whole(1, 10),
-        "nodes": Whole(1, 64, log=True),
-        "stop": Rule(),
+        "depth": Int(1, 8),
+        "width": Int(1, 10),
+        "nodes": Int(1, 64, log=True),
+        "stop": StopRuleChoice(),
     }
 
     @classmethod
@@ -48,7 +48,7 @@ class Eagle2(Shape):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
         super().__init__(stop)
-        self.nests = stop is None
+        self.shares_prefix = stop is None
         self.depth = depth
         self.width = width
         self.nodes = nodes

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
 
@@ -40,7 +40,7 @@ class HFDynamic(StopRule):
 
     learns = True
 
-    search_space: ClassVar[SearchSpace] = {"threshold": Real(0.05, 0.95)}  # where it begins
+    search_space: ClassVar[SearchSpace] = {"threshold": Float(0.05, 0.95)}  # where it begins
 
     def __init__(self, threshold: float = 0.4, across_texts: bool = False) -> None:
         if not 0 <= threshold <= 1:
@@ -59,7 +59,7 @@ class HFDynamic(StopRule):
         if not self.across_texts:
             self._begin()
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         threshold = for_rows(self.threshold, tree.num_rounds).to(frontier.device)
         return tree.log_probs.gather(1, frontier).exp() >= threshold.unsqueeze(1)
 

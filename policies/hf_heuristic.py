@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
-from adaeagle.search_space import SearchSpace, Whole
+from adaeagle.search_space import Int, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
 
@@ -34,7 +34,7 @@ class HFHeuristic(StopRule):
 
     learns = True
 
-    search_space: ClassVar[SearchSpace] = {"start": Whole(1, 12)}
+    search_space: ClassVar[SearchSpace] = {"start": Int(1, 12)}
 
     def __init__(self, start: int = 5, across_texts: bool = False) -> None:
         if start < 1:
@@ -47,7 +47,7 @@ class HFHeuristic(StopRule):
         if not self.across_texts:
             self.num_tokens = torch.tensor([self.start])
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         limit = for_rows(self.num_tokens, tree.num_rounds).to(frontier.device)
         return tree.depths.gather(1, frontier) < limit.unsqueeze(1)
 

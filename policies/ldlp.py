@@ -18,7 +18,7 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.one_chain import ANSWERS
 from predictors.base import load_as
@@ -36,7 +36,7 @@ class LDLP(StopRule):
         offset: added to the length before it is rounded.
     """
 
-    search_space: ClassVar[SearchSpace] = {"offset": Real(-3.0, 3.0)}
+    search_space: ClassVar[SearchSpace] = {"offset": Float(-3.0, 3.0)}
 
     def __init__(
         self, predictor: str | Path | LengthPredictor = "mini/ldlp", offset: float = 0.0
@@ -69,7 +69,7 @@ class LDLP(StopRule):
         self._is_open = self._is_open.to(context.token_ids.device)
         return is_worth
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if self._length is not None:
             answer = ANSWERS[tree.num_levels < self._length]
             return answer if frontier.shape[1] == 1 else answer.expand_as(frontier)

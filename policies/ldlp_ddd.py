@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.combine import AllOf
 from policies.cumulative import Cumulative
@@ -29,8 +29,8 @@ class LDLPDDD(AllOf):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "log_threshold": Real(-3.0, -0.05),
-        "offset": Real(-3.0, 3.0),
+        "log_threshold": Float(-3.0, -0.05),
+        "offset": Float(-3.0, 3.0),
     }
 
     def __init__(
@@ -41,10 +41,10 @@ class LDLPDDD(AllOf):
     ) -> None:
         super().__init__(LDLP(predictor, offset), Cumulative(log_threshold))
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         told, unlikely = self.rules
-        goes_on = told.go_on(tree, frontier)
+        goes_on = told.should_continue(tree, frontier)
         # Neither learns of what it sees: on one chain the second need not be asked.
         if is_one_chain(tree, frontier):
-            return goes_on if goes_on is ANSWERS[True] else unlikely.go_on(tree, frontier)
-        return goes_on | unlikely.go_on(tree, frontier)
+            return goes_on if goes_on is ANSWERS[True] else unlikely.should_continue(tree, frontier)
+        return goes_on | unlikely.should_continue(tree, frontier)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
-from adaeagle.search_space import Real, Rule, SearchSpace, Whole
+from adaeagle.search_space import Float, Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.shape import Shape
 
@@ -34,11 +34,11 @@ class OptTree(Shape):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "nodes": Whole(1, 64, log=True),
-        "threshold": Real(0.01, 1.0, log=True),
-        "depth": Whole(1, 10),
-        "width": Whole(1, 10),
-        "stop": Rule(),
+        "nodes": Int(1, 64, log=True),
+        "threshold": Float(0.01, 1.0, log=True),
+        "depth": Int(1, 10),
+        "width": Int(1, 10),
+        "stop": StopRuleChoice(),
     }
 
     @classmethod
@@ -65,7 +65,7 @@ class OptTree(Shape):
         self.threshold = threshold
         self.depth = depth
         self.width = width
-        self.fixed_shape = False
+        self.static_shape = False
         self._expected = torch.empty(0)  # [P] accepted tokens expected of the tree before its level
 
     def limits(self, context: Context) -> Budget:

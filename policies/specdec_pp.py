@@ -3,8 +3,8 @@
 Source: SpecDec++, Huang et al. 2024, https://arxiv.org/abs/2405.19715: a head tells each drafted
 token's probability of acceptance; drafting stops where one minus their product exceeds a threshold,
 0.3 in the published settings, which draft 2 to 20 tokens.
-Differs from the paper: any predictor of acceptance will do (`predictors.acceptance.specdec_pp` is the
-paper's); no least length; on trees each path is judged by itself.
+Differs from the paper: any predictor of acceptance will do (`predictors.acceptance.specdec_pp` is
+the paper's); no least length; on trees each path is judged by itself.
 
 Shapes: P rounds side by side, F frontier nodes.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
-from adaeagle.search_space import Real, SearchSpace
+from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.one_chain import ANSWERS, is_one_chain
 from policies.support.path_scores import PathScores
@@ -37,7 +37,7 @@ class SpecDecPP(StopRule):
     """
 
     needs_entropy = True
-    search_space: ClassVar[SearchSpace] = {"max_risk": Real(0.05, 0.95)}
+    search_space: ClassVar[SearchSpace] = {"max_risk": Float(0.05, 0.95)}
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class SpecDecPP(StopRule):
         self._paths.clear()
         self._odds.begin(context)
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         if is_one_chain(tree, frontier):
             return ANSWERS[self._paths.of_chain(tree, self._newest) >= self._least]
         is_open = self._paths.at(tree, frontier) >= self._least

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Proposal, StopRule
-from adaeagle.search_space import Rule, SearchSpace, Tree, Whole
+from adaeagle.search_space import Int, SearchSpace, StopRuleChoice, Tree
 from adaeagle.tree import DraftTree
 from policies.support.shape import Shape
 
@@ -87,8 +87,8 @@ class StaticTree(Shape):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "tree": Tree(tuple(TREES), nodes=Whole(1, 64, log=True), depth=Whole(1, 16)),
-        "stop": Rule(),
+        "tree": Tree(tuple(TREES), nodes=Int(1, 64, log=True), depth=Int(1, 16)),
+        "stop": StopRuleChoice(),
     }
 
     def __init__(

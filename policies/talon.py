@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
-from adaeagle.search_space import Real, Rule, SearchSpace, Whole
+from adaeagle.search_space import Float, Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.shape import Shape
 
@@ -33,11 +33,11 @@ class Talon(Shape):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "nodes": Whole(1, 64, log=True),
-        "mu": Real(0.001, 1.0, log=True),
-        "depth": Whole(1, 12),
-        "width": Whole(1, 10),
-        "stop": Rule(),
+        "nodes": Int(1, 64, log=True),
+        "mu": Float(0.001, 1.0, log=True),
+        "depth": Int(1, 12),
+        "width": Int(1, 10),
+        "stop": StopRuleChoice(),
     }
 
     @classmethod
@@ -63,7 +63,7 @@ class Talon(Shape):
         self.mu = mu
         self.depth = depth
         self.width = width
-        self.fixed_shape = False
+        self.static_shape = False
         self._kept = torch.empty(0, 0, dtype=torch.bool)  # [P, N] of the levels judged so far
 
     def limits(self, context: Context) -> Budget:

@@ -10,7 +10,7 @@ from adaeagle.policy import Budget, Context, Policy
 class Vanilla(Policy):
     """Never drafts."""
 
-    fixed_shape = True
+    static_shape = True
 
     def plan(self, context: Context) -> Budget:
         return Budget(depth=0)

@@ -69,7 +69,7 @@ def random_model(
 ) -> PreTrainedModel:
     """A causal LM whose weights, biases included, are normal with deviation `std`.
 
-    At 0.2 the texts vary (about 30 of 96 tokens in 64) and no law is flat or peaked.
+    At 0.2 the texts vary (about 30 of 96 tokens in 64) and no distribution is flat or peaked.
     """
     torch.manual_seed(seed)
     config = CONFIGS[family](

@@ -38,7 +38,8 @@ class Bench:
         target: whose text it is.
         drafter: of every arm; None is enough where no arm drafts.
         policies: the arms by name, the baseline `vanilla` among them.
-        sampling: the law of the text; each turn of each prompt gets a seed of its own from it.
+        sampling: the distribution of the text; each turn of each prompt gets a seed of its own from
+            it.
         max_new_tokens: of each answer.
     """
 
@@ -101,18 +102,18 @@ class Bench:
         )
 
     def _answer(self, name: str, prompt: Prompt, turn: int, token_ids: list[int]) -> Generation:
-        law = self.sampling
+        chosen_sampling = self.sampling
         return generate(
             self.target,
             self.drafter,
             self.policies[name],
             token_ids,
             max_new_tokens=self.max_new_tokens,
-            temperature=law.temperature,
-            top_p=law.top_p,
-            top_k=law.top_k,
-            sampling=law.mode,
-            seed=text_seed(law.seed, prompt.id, turn),
+            temperature=chosen_sampling.temperature,
+            top_p=chosen_sampling.top_p,
+            top_k=chosen_sampling.top_k,
+            sampling=chosen_sampling.mode,
+            seed=text_seed(chosen_sampling.seed, prompt.id, turn),
         )
 
     def _compare(

@@ -66,7 +66,7 @@ class TextTimes:
 class _Probe(Policy):
     """Gives each round the next of the shapes it was handed."""
 
-    fixed_shape = True
+    static_shape = True
 
     def __init__(self, shapes: Iterator[Shape]) -> None:
         self._shapes = shapes

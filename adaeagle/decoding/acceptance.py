@@ -1,6 +1,6 @@
 """What of a draft is accepted, and which tokens a round emits.
 
-Greedy, by the seed alone (`coupled`), or by rejection, which keeps the target's law; see
+Greedy, by the seed alone (`coupled`), or by rejection, which keeps the target's distribution; see
 `adaeagle.decoding.verification`. Shapes: V vocabulary, N drafted nodes, E draft rows.
 """
 
@@ -25,7 +25,7 @@ class Draft:
     tree: DraftTree
     num_drafted: int
     depth: int
-    laws: Tensor | None  # [E, V] of the draft rows, where children were drawn
+    distributions: Tensor | None  # [E, V] of the draft rows, where children were drawn
     noise: Tensor | None = None  # [depth + 1, V] of the round's positions, in coupled sampling
 
 
@@ -42,7 +42,7 @@ class Acceptance:
     """How the tokens of one text are chosen.
 
     Args:
-        sampling: the target's law, and what is random in a text.
+        sampling: the target's distribution, and what is random in a text.
         vocab_size: V of the target.
         device: of its logits.
     """
@@ -105,7 +105,7 @@ class Acceptance:
 
     def _reject(self, drafted: Draft, logits: Tensor) -> Verdict:
         probs = self._sampling.log_probs(logits)[0].exp()
-        found = verify.rejection(drafted.tree, probs, drafted.laws, self._uniform)
+        found = verify.rejection(drafted.tree, probs, drafted.distributions, self._uniform)
         bonus = self._sample(found.bonus_probs)
         tokens = drafted.tree.token_ids[0, found.rows].tolist()
         return Verdict(found.rows, found.tested, [*tokens, int(bonus)])

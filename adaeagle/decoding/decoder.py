@@ -173,20 +173,20 @@ class Decoding:
             self.pending_ids.clear()
             self.pending_features.clear()
         num_drafted = len(tree) if tree.is_dense else int(tree.valid.sum())
-        laws = proposer.laws
-        # A drawn token must be verified: leaving it out would change the law of the text.
-        keep = tree.valid if laws is not None else self.policy.select(tree, budget)
+        distributions = proposer.distributions
+        # A drawn token must be verified: leaving it out would change the distribution of the text.
+        keep = tree.valid if distributions is not None else self.policy.select(tree, budget)
         clock.ends("policy")
         if not (keep is tree.valid and tree.is_dense):
             tree = tree.take(keep, self._num_rows(keep, budget))
-        return Draft(tree, num_drafted, tree.num_levels, laws, noise)
+        return Draft(tree, num_drafted, tree.num_levels, distributions, noise)
 
     def _num_rows(self, keep: Tensor, budget: Budget) -> int:
         # Close to its limit a text may cut a round short, which then has fewer nodes than planned.
         is_whole = (
             isinstance(budget.depth, int) and budget.depth < self.limit - self.num_emitted - 1
         )
-        if self.policy.fixed_shape and isinstance(budget.nodes, int) and is_whole:
+        if self.policy.static_shape and isinstance(budget.nodes, int) and is_whole:
             return min(budget.nodes, keep.shape[1])
         return int(keep.sum(1).max())  # one host sync a round
 

@@ -39,7 +39,7 @@ def generate(
         top_p: see `Sampling`.
         top_k: see `Sampling`.
         sampling: how drafted tokens are accepted at a temperature above 0: `rejection` keeps the
-            target's law; `coupled` lets the seed alone decide the text, and accepts less.
+            target's distribution; `coupled` lets the seed alone decide the text, and accepts less.
         seed: of everything random in this text.
         stop_token_ids: end the text, and are its last token; None: the model's own; []: never.
 
@@ -83,7 +83,7 @@ def stream(
     stop_token_ids: Sequence[int] | None = None,
 ) -> Iterator[Piece]:
     """Like `generate`, a piece at a time: the prefill's token first, then each round's."""
-    law = Sampling(temperature, top_p, top_k, sampling, seed)
+    chosen_sampling = Sampling(temperature, top_p, top_k, sampling, seed)
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
     if len(prompt_ids) < 1:
@@ -98,10 +98,12 @@ def stream(
         raise ValueError(
             f"prompt_ids must be in 0..{target.vocab_size - 1}, got {low if low < 0 else high}"
         )
-    target.check_processors(law.is_greedy)
+    target.check_processors(chosen_sampling.is_greedy)
     limit = min(max_new_tokens, target.max_length - len(prompt_ids))
     stops = target.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
     policy = get_policy(policy)
     policy.check(partial(identify, target, drafter))
-    decoding = Decoding(target, drafter, policy, list(prompt_ids), law, limit, frozenset(stops))
+    decoding = Decoding(
+        target, drafter, policy, list(prompt_ids), chosen_sampling, limit, frozenset(stops)
+    )
     return decoding.pieces()

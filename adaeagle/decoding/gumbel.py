@@ -1,8 +1,9 @@
 """Noise that a seed fixes for every position and token, so that it alone decides a sampled text.
 
-With independent standard Gumbel noise g, argmax_v(log p(v) + g(v)) has the law p (the Gumbel-max
-trick: Maddison et al. 2014, https://arxiv.org/abs/1411.0030). The noise is counter-based: no state,
-no order of draws, the same numbers for the target and for a draft of the same position.
+With independent standard Gumbel noise g, argmax_v(log p(v) + g(v)) has the distribution p (the
+Gumbel-max trick: Maddison et al. 2014, https://arxiv.org/abs/1411.0030). The noise is
+counter-based: no state, no order of draws, the same numbers for the target and for a draft of the
+same position.
 
 The bits are SplitMix64's (Steele, Lea & Flood 2014, https://doi.org/10.1145/2660193.2660195): one
 stream for each seed and position, the token counting along it. Integer arithmetic alone, so every

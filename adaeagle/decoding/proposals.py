@@ -67,8 +67,8 @@ def draft(
             num_children = num_children * tree.of_level(-1, "valid")
         if not isinstance(depths, int):
             num_children = num_children * (depths.to(device) > level).unsqueeze(1)
-        fixed_shape = policy.fixed_shape and isinstance(depths, int)
-        opened = _opened(frontier, num_children, budget, level, fixed_shape)
+        static_shape = policy.static_shape and isinstance(depths, int)
+        opened = _opened(frontier, num_children, budget, level, static_shape)
         if opened is None:
             break
         # Asking how wide the forward is belongs to a policy that may stop: others need not ask.
@@ -83,18 +83,18 @@ def draft(
 
 
 def _opened(
-    frontier: Tensor, num_children: Tensor, budget: Budget, level: int, fixed_shape: bool
+    frontier: Tensor, num_children: Tensor, budget: Budget, level: int, static_shape: bool
 ) -> tuple[Tensor, Tensor | None] | None:
     """The frontier nodes to run, [P, W], and how many children each gets; None where none is open.
 
     Children counts are None where every opened node gets all of `max_children`.
     """
     is_chain = frontier.shape[1] == budget.max_children == 1
-    if fixed_shape and is_chain:
+    if static_shape and is_chain:
         return frontier, None
     if len(frontier) == 1 and frontier.is_cpu and num_children.is_cpu:
         return _opened_alone(frontier, num_children, budget, level)
-    if fixed_shape:
+    if static_shape:
         num_open, is_full = min(budget.width_of(level), frontier.shape[1]), False
         # On the host nothing waits for an answer, and many rounds share what it saves.
         if frontier.is_cpu:
@@ -157,7 +157,8 @@ def _row(values: list[int]) -> Tensor:
 def best(
     logits: Tensor, num_ranks: int, needs_entropy: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The likeliest tokens of laws [..., V]: ids and log-probs [..., num_ranks], entropies [...].
+    """The likeliest tokens of distributions [..., V]: ids and log-probs [..., num_ranks], entropies
+    [...].
 
     Log-probs are float32, whatever the dtype of the logits.
     """
@@ -168,7 +169,7 @@ def best(
 
 
 def entropy(log_probs: Tensor) -> Tensor:
-    """Of laws [..., V], in nats: [...]."""
+    """Of distributions [..., V], in nats: [...]."""
     entropies: Tensor = torch.special.entr(log_probs.exp()).sum(-1)
     return entropies
 
@@ -179,7 +180,7 @@ class LiveProposer:
     Args:
         session: the draft model on one text.
         pending: tokens the session has not seen, and the target's features before each of them.
-        proposal: `top_k`, or `draw` without replacement from the processed draft law.
+        proposal: `top_k`, or `draw` without replacement from the processed draft distribution.
         sampling: the processing, for `draw`.
         generator: of the draws, on the session's device.
         needs_entropy: compute `Level.entropies`.
@@ -213,19 +214,22 @@ class LiveProposer:
         self._vocab_size = vocab_size
         self._noise = noise
         self._num_confidences = num_confidences
-        self._laws: list[Tensor] = []
+        self._distributions: list[Tensor] = []
 
     @property
-    def laws(self) -> Tensor | None:
-        """[E, V of the target] the law of every draft row, where children were drawn; else None."""
-        if not self._laws:
+    def distributions(self) -> Tensor | None:
+        """[E, V of the target] the distribution of every draft row, where children were drawn.
+
+        Else None.
+        """
+        if not self._distributions:
             return None
-        laws = torch.cat(self._laws)
+        distributions = torch.cat(self._distributions)
         if self._vocab_map is None:
-            return laws
+            return distributions
         # Tokens outside the draft vocabulary are never drawn.
-        full = laws.new_zeros(laws.shape[0], self._vocab_size)
-        return full.index_copy_(1, self._vocab_map, laws)
+        full = distributions.new_zeros(distributions.shape[0], self._vocab_size)
+        return full.index_copy_(1, self._vocab_map, distributions)
 
     def propose(
         self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
@@ -238,7 +242,7 @@ class LiveProposer:
         entropies = confidences = None
         if self._is_drawn:
             log_probs = self._sampling.log_probs(logits)
-            self._laws.append(log_probs.exp().flatten(0, 1))
+            self._distributions.append(log_probs.exp().flatten(0, 1))
             noise = torch.empty_like(log_probs).exponential_(generator=self._generator).log_()
             # Gumbel top-k: the order of the perturbed scores is a draw without replacement.
             ids = (log_probs - noise).topk(num_ranks, dim=-1).indices
@@ -263,7 +267,8 @@ class LiveProposer:
         return Level(rows, ids, chosen, entropies=entropies, confidences=confidences)
 
     def _coupled(self, logits: Tensor, tree: DraftTree) -> Tensor:
-        """What the noise that will pick the target's tokens makes of the draft's law, [P, W, V].
+        """What the noise that will pick the target's tokens makes of the draft's distribution, [P,
+        W, V].
 
         Confidences are then those of tokens under this noise: a token that the draft finds likely
         is not to be expected where the noise speaks against it.

@@ -1,4 +1,7 @@
-"""How logits become a law: temperature, top-k and top-p, alike for plain and drafted text."""
+"""How logits become a distribution.
+
+Temperature, top-k and top-p, alike for plain and drafted text.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -24,8 +27,9 @@ class Sampling:
         temperature: 0 takes the likeliest token.
         top_p: keep the smallest set of tokens with at least this probability; 1 keeps all.
         top_k: keep this many tokens; 0 keeps all.
-        mode: how drafted tokens are accepted at a temperature above 0. Both keep the target's law;
-            with `coupled` the seed alone decides the text, whatever drafts, and less is accepted.
+        mode: how drafted tokens are accepted at a temperature above 0. Both keep the target's
+            distribution; with `coupled` the seed alone decides the text, whatever drafts, and less
+            is accepted.
         seed: of everything random in one text.
     """
 
@@ -54,7 +58,7 @@ class Sampling:
         return self.mode == "coupled" and not self.is_greedy
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """The processed law of every row, float32: [..., V] → [..., V] natural logs."""
+        """The processed distribution of every row, float32: [..., V] → [..., V] natural logs."""
         rows = logits.float().flatten(0, -2)
         no_ids = torch.empty(0, dtype=torch.int64)  # these warpers look at scores alone
         processed = self._warpers()(no_ids, rows)  # type: ignore[arg-type]

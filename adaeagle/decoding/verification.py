@@ -34,7 +34,7 @@ class SampledPath:
 
     rows: list[int]  # accepted nodes, from the root down
     tested: list[int]  # nodes that were tried, accepted or not
-    bonus_probs: Tensor  # [V] the law of the token after the last accepted node
+    bonus_probs: Tensor  # [V] the distribution of the token after the last accepted node
 
 
 def accept_child(
@@ -43,21 +43,21 @@ def accept_child(
     draft_probs: Tensor | None,
     uniform: Callable[[], float],
 ) -> tuple[int | None, int, Tensor]:
-    """Tries a node's children in order; the accepted one follows the target's law exactly.
+    """Tries a node's children in order; the accepted one follows the target's distribution exactly.
 
     The multi-candidate recursion of SpecInfer (Miao et al. 2023, https://arxiv.org/abs/2305.09781)
-    for children drawn without replacement; where children are a fixed function of the draft law
-    (EAGLE-2's top-k) each counts as drawn from a point mass.
+    for children drawn without replacement; where children are a fixed function of the draft
+    distribution (EAGLE-2's top-k) each counts as drawn from a point mass.
 
     Args:
-        target_probs: [V] the target's law after this node.
+        target_probs: [V] the target's distribution after this node.
         children: their tokens, distinct, in the order they were proposed.
-        draft_probs: [V] the law they were drawn from; None: point masses.
+        draft_probs: [V] the distribution they were drawn from; None: point masses.
         uniform: draws from U(0, 1); called once a child tried.
 
     Returns:
-        which child was accepted or None, how many were tried, and the law of the token that
-        follows where none was: the residual, [V].
+        which child was accepted or None, how many were tried, and the distribution of the token
+        that follows where none was: the residual, [V].
     """
     residual = target_probs
     if draft_probs is None:
@@ -84,7 +84,9 @@ def accept_child(
 
 
 def _normalised(weights: Tensor, otherwise: Tensor) -> Tensor:
-    """`weights` as a law; `otherwise` where rounding left none, so that nothing else is emitted."""
+    """`weights` as a distribution; `otherwise` where rounding left none, so that nothing else is
+    emitted.
+    """
     total = weights.sum()
     return torch.where(total > 0, weights / total, otherwise)
 
@@ -92,15 +94,17 @@ def _normalised(weights: Tensor, otherwise: Tensor) -> Tensor:
 def rejection(
     tree: DraftTree,
     target_probs: Tensor,
-    draft_laws: Tensor | None,
+    draft_distributions: Tensor | None,
     uniform: Callable[[], float],
 ) -> SampledPath:
-    """Walks one round's tree from the root, so that the emitted tokens follow the target's law.
+    """Walks one round's tree from the root, so that the emitted tokens follow the target's
+    distribution.
 
     Args:
         tree: the verified nodes of one round (P = 1).
-        target_probs: [N+1, V] the target's law after the root and after every node.
-        draft_laws: [E, V] the law of every draft row (`tree.origins`); None: point masses.
+        target_probs: [N+1, V] the target's distribution after the root and after every node.
+        draft_distributions: [E, V] the distribution of every draft row (`tree.origins`); None:
+            point masses.
         uniform: draws from U(0, 1).
     """
     token_ids = tree.token_ids[0].tolist()
@@ -114,7 +118,9 @@ def rejection(
     tested: list[int] = []
     node = ROOT
     while rows := children.get(node):
-        draft_probs = None if draft_laws is None else draft_laws[tree.origins[0, rows[0]]]
+        draft_probs = (
+            None if draft_distributions is None else draft_distributions[tree.origins[0, rows[0]]]
+        )
         index, tried, residual = accept_child(
             target_probs[node + 1], [token_ids[row] for row in rows], draft_probs, uniform
         )

@@ -87,7 +87,7 @@ class EagleDrafter:
         return self.head.fuse(features) if isinstance(self.head, Eagle3Head) else features
 
     def logits(self, states: Tensor) -> Tensor:
-        """The draft law from the head's output: [..., H] → [..., V of the draft]."""
+        """The draft distribution from the head's output: [..., H] → [..., V of the draft]."""
         if isinstance(self.head, Eagle3Head):
             return self.head.logits(states)
         return self.target.logits(states)

@@ -185,7 +185,7 @@ class Eagle3Head(nn.Module):
         return layer.finish(states, attended)
 
     def logits(self, states: Tensor) -> Tensor:
-        """The draft law of t_{i+2} over the draft vocabulary: [..., H] → [..., W]."""
+        """The draft distribution of t_{i+2} over the draft vocabulary: [..., H] → [..., W]."""
         logits: Tensor = self.lm_head(self.norm(states))
         return logits
 

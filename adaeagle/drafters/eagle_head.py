@@ -106,7 +106,7 @@ class EagleHead(nn.Module):
             cache: where keys and values are kept; None: only this call's.
 
         Returns:
-            [B, T, H]; `target.logits` of it are the draft law of t_{i+2}.
+            [B, T, H]; `target.logits` of it are the draft distribution of t_{i+2}.
         """
         rotation = self._rotary(position_ids, features.dtype)
         x: Tensor = self.fc(torch.cat((embeddings, features), dim=-1))

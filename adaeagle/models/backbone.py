@@ -46,7 +46,7 @@ class Features:
     chosen: Tensor  # [T, R, C*D] of the C layers asked for, side by side
 
 
-class Body(nn.Module):
+class Backbone(nn.Module):
     """A causal LM's body.
 
     Args:

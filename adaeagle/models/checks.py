@@ -38,7 +38,7 @@ layers in bfloat16 were at 0.15, models that attend to later tokens at 1 and mor
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
+class ModelSpec:
     """What a model's first tokens tell of it."""
 
     layers: list[LayerShape]
@@ -68,7 +68,7 @@ def _refusing(model: PreTrainedModel) -> Iterator[None]:
 
 
 @torch.no_grad()
-def learn(model: PreTrainedModel) -> Anatomy:
+def learn(model: PreTrainedModel) -> ModelSpec:
     """Learns cache shapes and the form of the output head from a few tokens."""
     with _refusing(model):
         token_ids = _tokens(model, NUM_PREFIX).unsqueeze(0)
@@ -87,7 +87,7 @@ def learn(model: PreTrainedModel) -> Anatomy:
         raise refusal(
             model.config, f"its logits are off its scaled, capped output head's by {error:.1e}"
         )
-    return Anatomy(layers, heads[best], int(features.shape[-1]))
+    return ModelSpec(layers, heads[best], int(features.shape[-1]))
 
 
 def _layer_shape(layer: Any) -> LayerShape:

@@ -14,7 +14,7 @@ IDLE_HOOKS = "transformers.utils.output_capturing"
 """Where those hooks come from that do nothing outside of the model's own forward."""
 
 
-class Watch:
+class HookWatch:
     """Looks at modules and at what they hold.
 
     Args:

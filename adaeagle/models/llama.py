@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from adaeagle.models.hooks import Watch
+from adaeagle.models.hooks import HookWatch
 from adaeagle.models.kv_cache import KVCache, Slots
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -48,7 +48,7 @@ class LlamaLayers:
         self._layers = [_Layer(layer) for layer in layers]
         first: Any = layers[0]
         self._config = first.self_attn.config
-        self._watch = Watch([layers, *_left_out(layers)])
+        self._watch = HookWatch([layers, *_left_out(layers)])
 
     def are_untouched(self) -> bool:
         """Whether nobody has put a hook, another forward or another module into a layer since."""

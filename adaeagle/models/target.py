@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from adaeagle.data.bundled import bundled_folder
-from adaeagle.models.backbone import LAST, Body, Features
+from adaeagle.models.backbone import LAST, Backbone, Features
 from adaeagle.models.checks import check_tree, input_device, learn
 from adaeagle.models.kv_cache import KVCache, additive
 from adaeagle.models.processors import check_processors
@@ -65,7 +65,7 @@ class Target:
         check_length(config, self.max_length)
         self._embedding = model.get_input_embeddings()
         self._anatomy = learn(model)
-        self.body = Body(model, self._anatomy.layers, self.device)
+        self.body = Backbone(model, self._anatomy.layers, self.device)
         check_tree(self)
 
     @classmethod

@@ -100,15 +100,18 @@ def replay_family(policies: Sequence[Policy], trace: Trace) -> list[Rounds]:
 def _nests(policies: Sequence[Policy], trace: Trace) -> list[tuple[list[int], int]]:
     """Which of the policies share their drafts, and how deep the deepest of them goes."""
     context = trace.positions.context(torch.tensor([0]), -1)
-    nests: dict[Hashable, tuple[list[int], int]] = {}
+    shares_prefix: dict[Hashable, tuple[list[int], int]] = {}
     for place, policy in enumerate(policies):
         policy.reset()
         budget = policy.plan(context)
         shape = (type(policy), budget.width, budget.max_children)
-        key = shape if policy.nests else place
-        places, deepest = nests.get(key, ([], 0))
-        nests[key] = ([*places, place], max(deepest, int(torch.as_tensor(budget.depth).max())))
-    return list(nests.values())
+        key = shape if policy.shares_prefix else place
+        places, deepest = shares_prefix.get(key, ([], 0))
+        shares_prefix[key] = (
+            [*places, place],
+            max(deepest, int(torch.as_tensor(budget.depth).max())),
+        )
+    return list(shares_prefix.values())
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ class Checked(Policy):
         self.policy = policy
         self.proposal = policy.proposal
         self.learns = policy.learns
-        self.fixed_shape = policy.fixed_shape
+        self.static_shape = policy.static_shape
         self.needs_entropy = policy.needs_entropy
         self.num_confidences = policy.num_confidences
 
@@ -59,7 +59,7 @@ class Checked(Policy):
         assert int(opened.max()) <= width, (
             f"expand must open at most width={width} nodes, got {int(opened.max())}"
         )
-        if self.fixed_shape:
+        if self.static_shape:
             promised = min(width, frontier.shape[1])
             assert bool((opened[valid.all(1)] == promised).all()), (
                 f"fixed_shape must open {promised} nodes in every round, got {opened.tolist()}"

@@ -190,10 +190,10 @@ class Stopped(Policy):
         num_children = super().expand(tree, frontier, budget)
         if len(tree) == 0:
             return num_children
-        with unchanged("go_on", tree, frontier):
-            open_ = self.rule.go_on(tree, frontier)
-        check_tensor("go_on", open_, frontier.shape, torch.bool)
-        turned = self.rule.go_on(tree, frontier.flip(1)).flip(1)
+        with unchanged("should_continue", tree, frontier):
+            open_ = self.rule.should_continue(tree, frontier)
+        check_tensor("should_continue", open_, frontier.shape, torch.bool)
+        turned = self.rule.should_continue(tree, frontier.flip(1)).flip(1)
         assert torch.equal(open_, turned), "go_on must not depend on the order of the frontier"
         return num_children * open_
 

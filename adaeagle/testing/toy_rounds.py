@@ -179,7 +179,8 @@ def _tables(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What follows each token: draft logits [H, V, V], the target's token [H, V], features [V, D].
 
-    Some rows are sharp and some are flat, so that rules on the draft's law have both to see.
+    Some rows are sharp and some are flat, so that rules on the draft's distribution have both to
+    see.
     """
     generator = torch.Generator().manual_seed(seed)
     sharpness = 1 + 5 * torch.rand(PHASES, vocab_size, 1, generator=generator)

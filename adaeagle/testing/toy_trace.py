@@ -44,8 +44,8 @@ def toy_trace(
         features: of each text, [Q, D]: what the target made of the last verified token; None: zeros
             of size 4.
         log_probs: of each text, [Q, K] of the chain's tokens; None: one half each.
-        entropies: of each text, [Q, K] of the laws the chain's tokens come from; None: those of
-            laws whose other tokens are all as likely.
+        entropies: of each text, [Q, K] of the distributions the chain's tokens come from; None:
+            those of distributions whose other tokens are all as likely.
         beams: (width, depth): besides, all drafts of the `width` best children of every node, to
             that depth.
         second_rank: where the text leaves the chain it goes on in this child, 1 the second-best,
@@ -61,12 +61,12 @@ def toy_trace(
         generator = torch.Generator().manual_seed(seed * 1_000_003 + number)
         token_ids = torch.randint(VOCAB_SIZE, (num_positions + 1,), generator=generator)
         own_features = torch.zeros(num_positions, 4) if features is None else features[number]
-        law = torch.full((num_positions, k_max), 0.5).log()
-        law = law if log_probs is None else log_probs[number].float()
+        distribution = torch.full((num_positions, k_max), 0.5).log()
+        distribution = distribution if log_probs is None else log_probs[number].float()
         drafts = _Drafts(
             token_ids,
             torch.tensor(lengths),
-            law,
+            distribution,
             None if entropies is None else entropies[number].float(),
             second_rank,
             num_ranks,
@@ -146,7 +146,7 @@ class _Drafts:
         token_ids: [L] of the text.
         lengths: [Q] accepted tokens of each chain.
         log_probs: [Q, K] of best children, by depth; the last column holds for all deeper ones.
-        entropies: likewise, of their laws; None: what follows from `log_probs`.
+        entropies: likewise, of their distributions; None: what follows from `log_probs`.
         second_rank: where the text goes on, where it leaves the chain.
         num_ranks: R.
     """
@@ -186,10 +186,10 @@ class _Drafts:
             column = min(depth, self.log_probs.shape[1]) - 1
             best = self.log_probs[positions, column].unsqueeze(1)
             others = self.other_log_probs[positions, column].unsqueeze(1)
-            law = torch.cat((best, others.expand(-1, self.num_ranks - 1)), dim=1)
+            distribution = torch.cat((best, others.expand(-1, self.num_ranks - 1)), dim=1)
             assert self.entropies is not None
             new = envelope.add(
-                positions, parents, ranks, children, law, self.entropies[positions, column]
+                positions, parents, ranks, children, distribution, self.entropies[positions, column]
             )
             width = beams[0] if beams is not None and depth < beams[1] else 1
             keep = is_greedy if width == 1 else torch.ones_like(is_greedy)

@@ -59,7 +59,7 @@ class Envelope:
 
     @property
     def entropies(self) -> Tensor:
-        """[E] float32 nats, of the law of the token after each node."""
+        """[E] float32 nats, of the distribution of the token after each node."""
         return self._entropies[: self.num_nodes]
 
     @property

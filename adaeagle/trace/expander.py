@@ -161,7 +161,10 @@ class Expander:
         opened.remember(missing.tolist())
 
     def _best(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the envelope keeps of laws [M, V]: ids and log-probs [M, R], entropies [M]."""
+        """What the envelope keeps of distributions [M, V].
+
+        Ids and log-probs [M, R], entropies [M].
+        """
         num_ranks = min(self._envelope.num_ranks, logits.shape[1])
         ids, log_probs, entropies = best(logits, num_ranks, needs_entropy=True)
         if self._drafter.vocab_map is not None:

@@ -1,8 +1,8 @@
 """Small random models and prompts for them: correctness needs no training, only varied text.
 
-At a deviation of 0.2 a random model's greedy text goes on without falling into a loop, and no law
-is flat or peaked. The draft model is the target with a little noise on its weights, so that it is
-right about as often as it is wrong.
+At a deviation of 0.2 a random model's greedy text goes on without falling into a loop, and no
+distribution is flat or peaked. The draft model is the target with a little noise on its weights, so
+that it is right about as often as it is wrong.
 """
 
 import copy

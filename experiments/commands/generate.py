@@ -68,14 +68,14 @@ def generate(
 
     if show_drafts and as_json:
         raise InputError("--show-drafts must be given without --json, got both")
-    law = make_sampling(temperature, top_p, top_k, sampling, seed)
+    chosen_sampling = make_sampling(temperature, top_p, top_k, sampling, seed)
     with argument("--policy", policy):
         chosen = get_policy(policy)
     asked = answering.questions(prompt, prompts, limit)
     models = load_models(
         ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
         needs_drafter=not isinstance(chosen, Vanilla),
-        is_greedy=law.is_greedy,
+        is_greedy=chosen_sampling.is_greedy,
     )
     with argument("--policy", policy, errors=ValueError):
         chosen.check(partial(identify, models.target, models.drafter))
@@ -85,4 +85,6 @@ def generate(
             Conversation(models.target, question).next_ids()
     view = DraftView(models.target.tokenizer, Console(highlight=False)) if show_drafts else None
     for question in asked:
-        answering.answer(models, chosen, question, law, max_new_tokens, as_json=as_json, view=view)
+        answering.answer(
+            models, chosen, question, chosen_sampling, max_new_tokens, as_json=as_json, view=view
+        )

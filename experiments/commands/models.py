@@ -1,4 +1,4 @@
-"""From the options of a command to a loaded target, drafter and sampling law."""
+"""From the options of a command to a loaded target, drafter and sampling distribution."""
 
 import json
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ def silence() -> None:
 def make_sampling(
     temperature: float, top_p: float, top_k: int, sampling: str, seed: int
 ) -> Sampling:
-    """The law of the text, checked."""
+    """The distribution of the text, checked."""
     if sampling not in SAMPLING_MODES:
         raise InputError(f"--sampling must be one of {', '.join(SAMPLING_MODES)}, got {sampling!r}")
     for option, value in (("--temperature", temperature), ("--top-p", top_p), ("--top-k", top_k)):

@@ -22,7 +22,7 @@ from experiments.report.finished import Finished
 from experiments.report.replayed_rounds import (
     FAMILIES,
     NothingToExploreError,
-    PlayedAgain,
+    ReplayedRounds,
     play_again,
 )
 from experiments.report.rounds import Foresight, ShownRound
@@ -56,7 +56,7 @@ def explore(run: Finished, num_prompts: int) -> Explored:
     return Explored(_data(run, played, told), prompt_ids, played.remarks)
 
 
-def _data(run: Finished, played: PlayedAgain, told: TokenTexts) -> dict[str, Any]:
+def _data(run: Finished, played: ReplayedRounds, told: TokenTexts) -> dict[str, Any]:
     family_of = run.results["oracle"]["family_of"] if played.oracle else {}
     return {
         "policies": [{"name": name, "family": family_of.get(name)} for name in played.policies],

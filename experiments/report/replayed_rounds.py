@@ -27,7 +27,7 @@ class NothingToExploreError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class PlayedAgain:
+class ReplayedRounds:
     """Rounds of some texts under the policies of a run."""
 
     target: str  # whose texts they are
@@ -37,7 +37,7 @@ class PlayedAgain:
     remarks: list[str]  # what could not be played, and why
 
 
-def play_again(run: Finished, prompt_ids: Sequence[str]) -> PlayedAgain:
+def play_again(run: Finished, prompt_ids: Sequence[str]) -> ReplayedRounds:
     """Plays the rounds of some prompts again.
 
     Raises:
@@ -59,7 +59,7 @@ def play_again(run: Finished, prompt_ids: Sequence[str]) -> PlayedAgain:
     oracle = {}
     if cost is not None and run.results["oracle"] is not None:
         oracle = _oracle(run, _trace(run, folder, texts), cost, remarks)
-    return PlayedAgain(folder.manifest.target, texts, policies, oracle, remarks)
+    return ReplayedRounds(folder.manifest.target, texts, policies, oracle, remarks)
 
 
 def _open_trace(run: Finished) -> TraceFolder:

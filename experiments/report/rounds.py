@@ -82,8 +82,8 @@ def _seconds(
     if cost is None or not found:
         return [None] * len(found)
     shapes = Rounds.join([played.rounds for played in found]).shapes(positions)
-    prices = cost.draft_seconds, cost.verify_seconds, cost.other_seconds
-    return list(zip(*(price(shapes).tolist() for price in prices), strict=True))
+    costs = cost.draft_seconds, cost.verify_seconds, cost.other_seconds
+    return list(zip(*(price(shapes).tolist() for price in costs), strict=True))
 
 
 def _shown(played: Played, seconds: Seconds | None, positions: Positions) -> ShownRound:

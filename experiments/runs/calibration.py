@@ -78,7 +78,7 @@ class Listener:
         target: whose text it is.
         drafter: whose confidence is in question.
         policies: by name; their states are their own from here on.
-        sampling: the law of the text.
+        sampling: the distribution of the text.
         max_new_tokens: of each answer.
     """
 
@@ -103,7 +103,7 @@ class Listener:
     def _listen(self, policy: Policy, prompt: Prompt) -> Bins:
         bins = Bins.empty()
         talk = Conversation(self.target, prompt)
-        law = self.sampling
+        chosen_sampling = self.sampling
         while (prompt_ids := talk.next_ids()) is not None:
             out = generate(
                 self.target,
@@ -111,11 +111,11 @@ class Listener:
                 Recorded(policy, bins.add),
                 prompt_ids,
                 max_new_tokens=self.max_new_tokens,
-                temperature=law.temperature,
-                top_p=law.top_p,
-                top_k=law.top_k,
-                sampling=law.mode,
-                seed=text_seed(law.seed, prompt.id, talk.num_answered),
+                temperature=chosen_sampling.temperature,
+                top_p=chosen_sampling.top_p,
+                top_k=chosen_sampling.top_k,
+                sampling=chosen_sampling.mode,
+                seed=text_seed(chosen_sampling.seed, prompt.id, talk.num_answered),
             )
             talk.answer(out.token_ids)
         return bins

@@ -118,7 +118,7 @@ def measure(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any]]:
 
 
 def _prepare(settings: Settings, anew: bool) -> Comparison:
-    law = make_sampling(
+    chosen_sampling = make_sampling(
         settings.temperature, settings.top_p, settings.top_k, settings.sampling, settings.seed
     )
     arms = make_policies(settings.policies)
@@ -126,7 +126,7 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
     drafts = bool(_drafting(arms))
     if settings.calibration and not drafts:
         raise InputError("--calibration needs a policy that drafts, got vanilla alone")
-    models = load_models(settings.models, needs_drafter=drafts, is_greedy=law.is_greedy)
+    models = load_models(settings.models, needs_drafter=drafts, is_greedy=chosen_sampling.is_greedy)
     check_policies(arms, partial(identify, models.target, models.drafter))
     check_prompts(models.target, prompts, settings.prompts)
     config = {
@@ -135,15 +135,15 @@ def _prepare(settings: Settings, anew: bool) -> Comparison:
         "prompts": settings.prompts,
         "limit": settings.limit,
         "max_new_tokens": settings.max_new_tokens,
-        "temperature": law.temperature,
-        "top_p": law.top_p,
-        "top_k": law.top_k,
-        "sampling": law.mode,
-        "seed": law.seed,
+        "temperature": chosen_sampling.temperature,
+        "top_p": chosen_sampling.top_p,
+        "top_k": chosen_sampling.top_k,
+        "sampling": chosen_sampling.mode,
+        "seed": chosen_sampling.seed,
     }
     identity = run_identity(config, prompts)
     folder = open_folder("compare", settings.out, identity, anew=anew)
-    bench = Bench(models.target, models.drafter, arms, law, settings.max_new_tokens)
+    bench = Bench(models.target, models.drafter, arms, chosen_sampling, settings.max_new_tokens)
     return Comparison(bench, prompts, folder, identity)
 
 

@@ -32,7 +32,7 @@ def answer(
     models: Models,
     policy: Policy,
     prompt: Prompt,
-    law: Sampling,
+    chosen_sampling: Sampling,
     max_new_tokens: int,
     *,
     as_json: bool,
@@ -52,11 +52,11 @@ def answer(
             policy,
             prompt_ids,
             max_new_tokens=max_new_tokens,
-            temperature=law.temperature,
-            top_p=law.top_p,
-            top_k=law.top_k,
-            sampling=law.mode,
-            seed=law.seed,
+            temperature=chosen_sampling.temperature,
+            top_p=chosen_sampling.top_p,
+            top_k=chosen_sampling.top_k,
+            sampling=chosen_sampling.mode,
+            seed=chosen_sampling.seed,
         )
         transcript = Transcript(models.target.tokenizer)
         seen: list[Piece] = []

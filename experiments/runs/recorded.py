@@ -27,7 +27,7 @@ class Recorded(Policy):
         self.policy = policy
         self.listen = listen
         self.proposal = policy.proposal
-        self.fixed_shape = policy.fixed_shape
+        self.static_shape = policy.static_shape
         self.needs_entropy = policy.needs_entropy
         self.num_confidences = policy.num_confidences
 

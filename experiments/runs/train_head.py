@@ -24,7 +24,7 @@ from adaeagle.models.backbone import LAST
 from predictors.data.features import collect_features, feature_file
 from predictors.draft_models.causal_lm import CausalLMTraining
 from predictors.draft_models.conversations import questions, read_records
-from predictors.draft_models.data import EagleBatch, OwnTextDataset, eagle_data
+from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, eagle_data
 from predictors.draft_models.eagle import EagleTraining, default_head_config
 from predictors.draft_models.eagle3 import (
     Eagle3Training,
@@ -34,7 +34,7 @@ from predictors.draft_models.eagle3 import (
     training_layers,
 )
 from predictors.draft_models.lm import draft_lm, lm_data, write_lm_streams
-from predictors.draft_models.self_generation import OwnTextSettings, collect_own_text
+from predictors.draft_models.self_generation import SelfGenerationSettings, collect_own_text
 from predictors.training.callbacks import SkipNonFiniteSteps
 from predictors.training.step_batches import StepData
 
@@ -182,7 +182,7 @@ def _own_text(
             f"data must hold prompts to answer: turns, messages or prompt; {settings.data} has none"
         )
     longest = min(settings.window, target.max_length)
-    text = OwnTextSettings(
+    text = SelfGenerationSettings(
         max_new_tokens=settings.max_new_tokens,
         max_prompt_tokens=longest - settings.max_new_tokens,
         max_turns=settings.max_turns,
@@ -213,7 +213,7 @@ def _train_eagle(
         rank, world_size = _launched()
         collect_features(target, shards[rank::world_size], features, layers)
         _wait_for([feature_file(features, shard) for shard in shards])
-    dataset = OwnTextDataset(shards, settings.window, features)
+    dataset = SelfGeneratedDataset(shards, settings.window, features)
     data = eagle_data(
         dataset,
         batch_size=settings.batch_size,

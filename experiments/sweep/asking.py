@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 
-from adaeagle.search_space import Choice, Dimension, Real, Rule, Tree, Whole
+from adaeagle.search_space import Categorical, Dimension, Float, Int, StopRuleChoice, Tree
 from experiments.sweep.template import Call, Fixed, Gap, Slot, searched
 
 POLICY = "policy"
@@ -24,7 +24,7 @@ def _no_trees(nodes: int, depth: int) -> list[list[int]]:
 
 
 @dataclass(frozen=True, slots=True)
-class Supply:
+class SearchContext:
     """What gaps can be filled with, beside numbers."""
 
     rules: Sequence[str]  # names of stop rules
@@ -36,26 +36,26 @@ class InfeasibleError(ValueError):
     """Values that do not go together."""
 
 
-class Asker(Protocol):
+class Suggester(Protocol):
     """Whoever fills gaps. Names are those of the study's parameters."""
 
-    def whole(self, name: str, dimension: Whole, default: Any) -> int: ...
+    def whole(self, name: str, dimension: Int, default: Any) -> int: ...
 
-    def real(self, name: str, dimension: Real, default: Any) -> float: ...
+    def real(self, name: str, dimension: Float, default: Any) -> float: ...
 
     def choose(self, name: str, options: Sequence[Option], default: Any) -> Option: ...
 
 
 @dataclass(frozen=True, slots=True)
-class TrialAsker:
+class TrialSuggester:
     """Asks the sampler of a study."""
 
     trial: optuna.Trial
 
-    def whole(self, name: str, dimension: Whole, default: Any) -> int:
+    def whole(self, name: str, dimension: Int, default: Any) -> int:
         return self.trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
 
-    def real(self, name: str, dimension: Real, default: Any) -> float:
+    def real(self, name: str, dimension: Float, default: Any) -> float:
         return self.trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
 
     def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
@@ -63,23 +63,23 @@ class TrialAsker:
 
 
 @dataclass(frozen=True, slots=True)
-class GridAsker:
+class GridSuggester:
     """Asks for points of a grid: some of each number's, its published value among them."""
 
     trial: optuna.Trial
 
-    def whole(self, name: str, dimension: Whole, default: Any) -> int:
+    def whole(self, name: str, dimension: Int, default: Any) -> int:
         points = {round(point) for point in _points(dimension)}
         return self._pick(name, points, dimension, default)  # type: ignore[return-value]
 
-    def real(self, name: str, dimension: Real, default: Any) -> float:
+    def real(self, name: str, dimension: Float, default: Any) -> float:
         return self._pick(name, set(_points(dimension)), dimension, default)
 
     def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
         return self.trial.suggest_categorical(name, list(options))
 
     def _pick(
-        self, name: str, points: set[int] | set[float], dimension: Whole | Real, default: Any
+        self, name: str, points: set[int] | set[float], dimension: Int | Float, default: Any
     ) -> float:
         if _is_within(default, dimension):
             points = {*points, default}
@@ -87,7 +87,7 @@ class GridAsker:
 
 
 @dataclass(slots=True)
-class Published:
+class DefaultSuggester:
     """Answers with published values, and keeps them as the parameters of a trial.
 
     A value that is published but out of bounds is left to the sampler: it is not kept.
@@ -96,13 +96,13 @@ class Published:
     turn: int = 0  # which of the rules that a gap may stand for
     parameters: dict[str, Option] = field(default_factory=dict)
 
-    def whole(self, name: str, dimension: Whole, default: Any) -> int:
+    def whole(self, name: str, dimension: Int, default: Any) -> int:
         if _is_within(default, dimension):
             self.parameters[name] = int(default)
             return int(default)
         return dimension.low
 
-    def real(self, name: str, dimension: Real, default: Any) -> float:
+    def real(self, name: str, dimension: Float, default: Any) -> float:
         if _is_within(default, dimension):
             self.parameters[name] = float(default)
             return float(default)
@@ -116,17 +116,19 @@ class Published:
         return default  # type: ignore[no-any-return]
 
 
-def _is_within(value: Any, dimension: Whole | Real) -> bool:
+def _is_within(value: Any, dimension: Int | Float) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and dimension.low <= value <= dimension.high
 
 
-def _points(dimension: Whole | Real) -> list[float]:
+def _points(dimension: Int | Float) -> list[float]:
     space = np.geomspace if dimension.log else np.linspace
     return [float(f"{point:.4g}") for point in space(dimension.low, dimension.high, GRID_POINTS)]
 
 
-def ask_policy(asker: Asker, templates: Mapping[str, Call], supply: Supply) -> tuple[str, Call]:
+def ask_policy(
+    asker: Suggester, templates: Mapping[str, Call], supply: SearchContext
+) -> tuple[str, Call]:
     """One of the templates, by its text, and what fills it.
 
     Raises:
@@ -139,7 +141,7 @@ def ask_policy(asker: Asker, templates: Mapping[str, Call], supply: Supply) -> t
     return text, ask(asker, templates[text], text, supply)
 
 
-def ask(asker: Asker, call: Call, name: str, supply: Supply) -> Call:
+def ask(asker: Suggester, call: Call, name: str, supply: SearchContext) -> Call:
     """A call without gaps.
 
     Args:
@@ -164,7 +166,7 @@ def ask(asker: Asker, call: Call, name: str, supply: Supply) -> Call:
         assert slot is not None
         arguments.append((argument, slot))
     rules = tuple(
-        _fill(asker, Rule(), f"{name}.{place}", None, supply)
+        _fill(asker, StopRuleChoice(), f"{name}.{place}", None, supply)
         if isinstance(rule, Gap)
         else ask(asker, rule, f"{name}.{place}", supply)
         if isinstance(rule, Call)
@@ -176,21 +178,23 @@ def ask(asker: Asker, call: Call, name: str, supply: Supply) -> Call:
     return filled
 
 
-def _fill(asker: Asker, dimension: Dimension, name: str, default: Any, supply: Supply) -> Slot:
-    if isinstance(dimension, Whole):
+def _fill(
+    asker: Suggester, dimension: Dimension, name: str, default: Any, supply: SearchContext
+) -> Slot:
+    if isinstance(dimension, Int):
         return Fixed(asker.whole(name, dimension, default))
-    if isinstance(dimension, Real):
+    if isinstance(dimension, Float):
         # Four digits are enough for any of these, and can be read.
         return Fixed(float(f"{asker.real(name, dimension, default):.4g}"))
-    if isinstance(dimension, Choice):
+    if isinstance(dimension, Categorical):
         return Fixed(_choose(asker, name, dimension, default))
-    if isinstance(dimension, Rule):
+    if isinstance(dimension, StopRuleChoice):
         rule = str(asker.choose(name, supply.rules, None))
         return ask(asker, Call(rule), f"{name}.{rule}", supply)
     return Fixed(_tree(asker, name, dimension, default, supply))
 
 
-def _choose(asker: Asker, name: str, dimension: Choice, default: Any) -> Any:
+def _choose(asker: Suggester, name: str, dimension: Categorical, default: Any) -> Any:
     """One of any values; what a study cannot hold goes by its text."""
     known: dict[Option, Any] = {
         option if option is None or isinstance(option, str | int | float) else repr(option): option
@@ -200,7 +204,7 @@ def _choose(asker: Asker, name: str, dimension: Choice, default: Any) -> Any:
     return known[asker.choose(name, list(known), spelled[0] if spelled else None)]
 
 
-def _tree(asker: Asker, name: str, dimension: Tree, default: Any, supply: Supply) -> Any:
+def _tree(asker: Suggester, name: str, dimension: Tree, default: Any, supply: SearchContext) -> Any:
     chosen = asker.choose(name, [FITTED, *dimension.named], default)
     if chosen != FITTED:
         return chosen
@@ -218,12 +222,12 @@ def _check_feasible(call: Call) -> None:
         raise InfeasibleError(f"{call.spec()}: its arguments do not go together")
 
 
-def published(templates: Mapping[str, Call], supply: Supply) -> list[dict[str, Option]]:
+def published(templates: Mapping[str, Call], supply: SearchContext) -> list[dict[str, Option]]:
     """The parameters of the trials that try every template, and every rule, as it was published."""
     found: list[dict[str, Option]] = []
     for text, call in templates.items():
         for turn in range(max(1, len(supply.rules))):
-            asker = Published(turn)
+            asker = DefaultSuggester(turn)
             if len(templates) > 1:
                 asker.parameters[POLICY] = text
             try:

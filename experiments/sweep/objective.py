@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy
 from adaeagle.trace.proposer import NotRecordedError
-from experiments.sweep.asking import Asker, InfeasibleError, Supply, ask_policy
+from experiments.sweep.asking import InfeasibleError, SearchContext, Suggester, ask_policy
 from experiments.sweep.scoring import Score, Scorer
 from experiments.sweep.studies import WORKER, queue_again, worker
 from experiments.sweep.template import Call
@@ -52,9 +52,9 @@ class Objective:
 
     templates: Mapping[str, Call]
     scorer: Scorer
-    supply: Supply
+    supply: SearchContext
     check: Callable[[Policy], None]
-    asker: Callable[[optuna.Trial], Asker]
+    asker: Callable[[optuna.Trial], Suggester]
     is_single: bool
     _decisions: dict[str, float] = field(default_factory=dict)
 

@@ -15,7 +15,7 @@ from adaeagle.bench.run_folder import RunFolder
 from adaeagle.data.splits import TUNE
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy, names
-from adaeagle.search_space import Tree, Whole
+from adaeagle.search_space import Int, Tree
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest
 from experiments.errors import InputError, argument, reason
@@ -25,10 +25,10 @@ from experiments.sweep import samplers
 from experiments.sweep.asking import (
     FITTED,
     POLICY,
+    DefaultSuggester,
     InfeasibleError,
     Option,
-    Published,
-    Supply,
+    SearchContext,
     ask,
     published,
 )
@@ -79,7 +79,7 @@ class Sweep:
     models: Manifest  # says which the trace was recorded with
     scorer: Scorer
     trees: FittedTrees | None
-    supply: Supply
+    supply: SearchContext
     published: list[dict[str, Option]]  # parameters of trials; they are run before any other
     first: list[dict[str, Option]]  # and so are these: what was published, and fitted trees
     identity: dict[str, Any]  # what must be equal for trials to be of one study
@@ -107,7 +107,7 @@ def prepare(settings: Settings) -> Sweep:
     room = _room_for_trees(templates.values())
     trees = None if room is None else FittedTrees(trace, cost, room)
     rules = _usable_rules(templates.values(), source.manifest, scorer)
-    supply = Supply(rules) if trees is None else Supply(rules, trees.paths)
+    supply = SearchContext(rules) if trees is None else SearchContext(rules, trees.paths)
     _check_templates(templates, supply, source.manifest, scorer)
     identity = {
         "trace": source.manifest.digest,
@@ -181,7 +181,7 @@ def _room_for_trees(calls: Iterable[Call]) -> Tree | None:
         return None
     most = max(dimension.nodes.high for dimension in found)
     deepest = max(dimension.depth.high for dimension in found)
-    return Tree((), Whole(1, most), Whole(1, deepest))
+    return Tree((), Int(1, most), Int(1, deepest))
 
 
 def _usable_rules(calls: Iterable[Call], models: Manifest, scorer: Scorer) -> list[str]:
@@ -200,13 +200,13 @@ def _usable_rules(calls: Iterable[Call], models: Manifest, scorer: Scorer) -> li
 
 
 def _check_templates(
-    templates: dict[str, Call], supply: Supply, models: Manifest, scorer: Scorer
+    templates: dict[str, Call], supply: SearchContext, models: Manifest, scorer: Scorer
 ) -> None:
     """Builds each policy once: what is given must be what its constructor takes."""
     for text, call in templates.items():
         with argument("--policies", text):
             try:
-                spec = ask(Published(), call, text, supply).spec()
+                spec = ask(DefaultSuggester(), call, text, supply).spec()
             except InfeasibleError:
                 continue  # other values may go together
             _check_models(get_policy(spec), models, scorer)

@@ -25,7 +25,7 @@ from adaeagle.registry import get_policy
 from adaeagle.trace.proposer import NotRecordedError
 from experiments.errors import InputError, argument
 from experiments.sweep import pictures, report, samplers, studies
-from experiments.sweep.asking import GridAsker, TrialAsker
+from experiments.sweep.asking import GridSuggester, TrialSuggester
 from experiments.sweep.objective import DECISION, Objective
 from experiments.sweep.preparing import GRID, OBJECTIVES, Settings, Sweep, prepare
 from experiments.sweep.template import has_gap
@@ -115,7 +115,7 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
         prepared.scorer,
         prepared.supply,
         prepared.check,
-        GridAsker if settings.sampler == GRID else TrialAsker,
+        GridSuggester if settings.sampler == GRID else TrialSuggester,
         settings.is_single,
     )
     columns = (

@@ -12,7 +12,7 @@ from typing import Any
 
 from adaeagle.policy import Policy, StopRule
 from adaeagle.registry import lookup
-from adaeagle.search_space import Dimension, Rule, SearchSpace
+from adaeagle.search_space import Dimension, SearchSpace, StopRuleChoice
 
 GAP = "__gap__"  # what `?` is called while Python's parser reads it
 QUOTED_OR_GAP = re.compile(r"'[^']*'|\"[^\"]*\"|\?")
@@ -142,7 +142,7 @@ def _check(call: Call) -> None:
         if name not in parameters:
             known = ", ".join(parameters) or "none"
             raise ValueError(f"unknown argument {name!r} of {call.name}: known: {known}")
-        if isinstance(slot, Gap) and not isinstance(call.space.get(name), Rule):
+        if isinstance(slot, Gap) and not isinstance(call.space.get(name), StopRuleChoice):
             raise ValueError(f"? must stand for a stop rule, {name} of {call.name} is none")
     for slot in (*call.rules, *(slot for _, slot in call.arguments)):
         if isinstance(slot, Call):
@@ -155,7 +155,7 @@ def searched(call: Call) -> dict[str, Dimension]:
     return {
         name: dimension
         for name, dimension in call.space.items()
-        if (name not in given and not isinstance(dimension, Rule))
+        if (name not in given and not isinstance(dimension, StopRuleChoice))
         or isinstance(given.get(name), Gap)
     }
 

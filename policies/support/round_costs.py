@@ -18,7 +18,7 @@ FEW = 16
 
 
 @dataclass(frozen=True, slots=True)
-class PathPrices:
+class PathCosts:
     """Seconds of rounds that draft and verify a single path."""
 
     seconds: list[float]  # [K + 1] of paths of 0 to K nodes
@@ -49,10 +49,10 @@ class PathPrices:
 
 
 @dataclass(frozen=True, slots=True)
-class TreePrices:
+class TreeCosts:
     """Seconds of a tree's parts, in rounds of one context."""
 
-    paths: PathPrices
+    paths: PathCosts
     widths: list[float]  # [N] of a draft forward of 1 to N nodes
     verified: list[float]  # [N] of verifying 1 to N nodes
     node: float  # that each of the first `FEW` nodes adds to a verification, on average
@@ -91,7 +91,7 @@ class TreePrices:
         return count
 
 
-class Prices:
+class RoundCosts:
     """A cost table, read once for each place it is asked about.
 
     Args:
@@ -102,31 +102,31 @@ class Prices:
     def __init__(self, cost: CostModel, longest: int) -> None:
         self._cost = cost
         self._longest = longest
-        self._chains: dict[int, PathPrices] = {}
-        self._trees: dict[tuple[int, int], TreePrices] = {}
+        self._chains: dict[int, PathCosts] = {}
+        self._trees: dict[tuple[int, int], TreeCosts] = {}
 
-    def chain(self, context: int) -> PathPrices:
+    def chain(self, context: int) -> PathCosts:
         """Those of chains of 0 to K tokens."""
         bucket = context // BUCKET
         if bucket not in self._chains:
             self._chains[bucket] = self._paths(bucket, is_tree=False)
         return self._chains[bucket]
 
-    def tree(self, context: int, num_nodes: int) -> TreePrices:
+    def tree(self, context: int, num_nodes: int) -> TreeCosts:
         """Those of trees of `num_nodes` drafted nodes, or of more."""
         key = context // BUCKET, max(FEW, 1 << num_nodes.bit_length())
         if key not in self._trees:
             self._trees[key] = self._tree(*key)
         return self._trees[key]
 
-    def _paths(self, bucket: int, *, is_tree: bool) -> PathPrices:
+    def _paths(self, bucket: int, *, is_tree: bool) -> PathCosts:
         lengths = torch.arange(self._longest + 1)
         widths = (torch.arange(self._longest) < lengths.unsqueeze(1)).long()
         seconds = self._cost.round_seconds(_shapes(bucket, widths, lengths, is_tree))
         least = float(seconds.diff().min())
-        return PathPrices(seconds.tolist(), least)
+        return PathCosts(seconds.tolist(), least)
 
-    def _tree(self, bucket: int, num_nodes: int) -> TreePrices:
+    def _tree(self, bucket: int, num_nodes: int) -> TreeCosts:
         nodes = torch.arange(1, num_nodes + 1)
         # Of the forwards the third: those before it cost differently, and are not in question.
         before = torch.ones(num_nodes, 2, dtype=torch.int64)
@@ -134,7 +134,7 @@ class Prices:
         drafted = self._cost.draft_seconds(shapes)
         without = self._cost.draft_seconds(_shapes(bucket, before, nodes, True))
         verified = self._cost.verify_seconds(shapes) + self._cost.other_seconds(shapes)
-        return TreePrices(
+        return TreeCosts(
             paths=self._paths(bucket, is_tree=True),
             widths=(drafted - without).tolist(),
             verified=verified.tolist(),

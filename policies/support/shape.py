@@ -27,7 +27,7 @@ class Shape(Policy):
         self.learns = stop is not None and stop.learns
         self.needs_entropy = stop is not None and stop.needs_entropy
         self.num_confidences = 0 if stop is None else stop.num_confidences
-        self.fixed_shape = stop is None
+        self.static_shape = stop is None
 
     @abstractmethod
     def limits(self, context: Context) -> Budget:
@@ -48,7 +48,7 @@ class Shape(Policy):
         num_children = self.children(tree, frontier, budget)
         if self.stop is None or len(tree) == 0:
             return num_children
-        is_open = self.stop.go_on(tree, frontier)
+        is_open = self.stop.should_continue(tree, frontier)
         # A text's chain is asked about after every token, and going on is the usual answer.
         if is_open is ANSWERS[True]:
             return num_children

@@ -25,7 +25,7 @@ class AcceptancePredictor(Predictor, ABC):
 
     shape: str
     num_confidences: int = 0
-    """Of each node's law, see `adaeagle.policy.Policy`."""
+    """Of each node's distribution, see `adaeagle.policy.Policy`."""
 
     def encode(self, batch: Batch) -> Tensor | None:
         """Once a round, what the nodes of the round need of its context: [P, H]; None: nothing."""

@@ -28,8 +28,8 @@ class Chains:
 
     token_ids: Tensor  # [Q, K] int64
     log_probs: Tensor  # [Q, K] float32, of each token
-    entropies: Tensor  # [Q, K] float32 nats, of the law each token was proposed from
-    confidences: Tensor  # [Q, K, C] float32, log-probs of that law's best tokens
+    entropies: Tensor  # [Q, K] float32 nats, of the distribution each token was proposed from
+    confidences: Tensor  # [Q, K, C] float32, log-probs of that distribution's best tokens
     accepted: Tensor  # [Q, K] bool: the text says it and all before it
     num_known: Tensor  # [Q] int64: tokens that the text is long enough to judge
 
@@ -91,8 +91,10 @@ def read_chains(trace: Trace, k_max: int, num_confidences: int = 1) -> Chains:
         token_ids = envelope.token_ids[run, 0]
         said = token_ids == positions.expected(rows, depth)
         is_accepted = is_accepted & is_known & said
-        law = envelope.log_probs[run, :num_confidences]
-        columns.append((token_ids, law[:, 0], envelope.entropies[run], law, is_accepted))
+        distribution = envelope.log_probs[run, :num_confidences]
+        columns.append(
+            (token_ids, distribution[:, 0], envelope.entropies[run], distribution, is_accepted)
+        )
         node = envelope.children[run, 0].masked_fill(node < 0, -1)
     token_ids, log_probs, entropies, confidences, accepted = (
         torch.stack(column, dim=1) for column in zip(*columns, strict=True)

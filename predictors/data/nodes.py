@@ -29,10 +29,10 @@ class Nodes:
 
     log_probs: Tensor  # [...] float32
     path_log_probs: Tensor  # [...] float32
-    entropies: Tensor  # [...] float32 nats, of the law it was proposed from
+    entropies: Tensor  # [...] float32 nats, of the distribution it was proposed from
     depths: Tensor  # [...] float32
     ranks: Tensor  # [...] float32
-    confidences: Tensor | None = None  # [..., C] log-probs of that law's best tokens
+    confidences: Tensor | None = None  # [..., C] log-probs of that distribution's best tokens
 
     @classmethod
     def of_tree(cls, tree: DraftTree, rows: Tensor) -> "Nodes":

@@ -39,7 +39,7 @@ class _Text:
     conversation: int
 
 
-class OwnTextDataset(Dataset[EagleBatch]):
+class SelfGeneratedDataset(Dataset[EagleBatch]):
     """Texts of shards written by `collect_own_text`, each cut to `window` tokens.
 
     Args:
@@ -114,7 +114,7 @@ def collate(items: Sequence[EagleBatch]) -> EagleBatch:
 
 
 def eagle_data(
-    dataset: OwnTextDataset,
+    dataset: SelfGeneratedDataset,
     *,
     batch_size: int,
     max_steps: int,

@@ -6,7 +6,7 @@ noise on the input features, AdamW (0.9, 0.95) at 3e-5, linear warm-up and decay
 Differs from it: the noise has one width whatever the text's length, so that short texts are not
 drowned; the pair whose token is an answer's first is trained on too, since drafting begins there.
 
-    pair t = (f_t, t_{t+1})   predicts f_{t+1}, whose law is that of t_{t+2}
+    pair t = (f_t, t_{t+1})   predicts f_{t+1}, whose distribution is that of t_{t+2}
 
 Shapes: B texts, T tokens, H hidden size, V vocabulary, M pairs that count.
 """
@@ -42,7 +42,7 @@ def default_head_config(target: Target, num_layers: int = 1) -> EagleHeadConfig:
 
 
 class EagleTraining(HeadTraining):
-    """Regression of features, and the laws that they lead to.
+    """Regression of features, and the distributions that they lead to.
 
     Args:
         head: the network that drafting uses.

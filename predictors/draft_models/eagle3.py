@@ -12,7 +12,8 @@ layer begins as the target's, where the code draws it. Agreement is over answer 
 not the draft vocabulary has them, as in the code.
 
     step i of root t   reads t_{t+1+i} and the state of step i-1, at rope position t + i
-                       predicts the target's law after position t + 1 + i, that of t_{t+2+i}
+                       predicts the target's distribution after position t + 1 + i, that of
+                       t_{t+2+i}
     its attention      step 0's keys of pairs 0..t, then the root's own keys of steps 1..i
 
 which is what a chain drafted from pair t reads. Attention is written out and takes memory by roots
@@ -91,7 +92,7 @@ class Eagle3Training(HeadTraining):
 
     Args:
         head: the network that drafting uses, its draft vocabulary set.
-        target: gives embedding, laws and, where the batch has none, features.
+        target: gives embedding, distributions and, where the batch has none, features.
         max_steps: as all others that are not told here, see `HeadTraining`.
         learning_rate: see there.
         weight_decay: see there.
@@ -180,7 +181,7 @@ class Eagle3Training(HeadTraining):
             last: [B, T, H] of the last layer.
         """
         roots = Roots.of(batch.is_answer)
-        said, laws, is_known = self._labels(last[batch.is_answer])
+        said, distributions, is_known = self._labels(last[batch.is_answer])
         label_of = (batch.is_answer.flatten().cumsum(0) - 1).view_as(batch.is_answer)  # [B, T]
         num_tokens = batch.token_ids.shape[1]
         loss = features.new_zeros(())
@@ -193,14 +194,19 @@ class Eagle3Training(HeadTraining):
             logits = self.head.logits(states[counts])
             agreements.append(self._agreement(logits, said[labels]))
             known = is_known[labels]
-            summed = F.cross_entropy(logits[known].float(), laws[labels[known]], reduction="sum")
+            summed = F.cross_entropy(
+                logits[known].float(), distributions[labels[known]], reduction="sum"
+            )
             loss = loss + self.decay**step * summed / known.sum().clamp(min=1)
         return loss, torch.stack(agreements)
 
     @torch.no_grad()
     def _labels(self, last: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What the target says after every token of the answers: its token [M], its law among the
-        draft tokens [M, W], and whether its token is one of them [M]."""
+        """The target after every token of the answers.
+
+        Its token [M], its distribution over the draft tokens [M, W], and whether its token is one
+        of them [M].
+        """
         logits = self.target.logits(last.to(self.target.dtype)).float()
         said = logits.argmax(-1)
         vocab = self.head.vocab_map

@@ -28,7 +28,7 @@ STDERR = Console(stderr=True)
 
 
 @dataclass(frozen=True, slots=True)
-class OwnTextSettings:
+class SelfGenerationSettings:
     """How the target answers.
 
     Args:
@@ -64,7 +64,7 @@ class OwnTextSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class OwnText:
+class SelfGenerated:
     """One answered prompt."""
 
     conversation: int
@@ -76,7 +76,7 @@ def collect_own_text(
     target: Target,
     conversations: Sequence[list[Message]],
     folder: Path,
-    settings: OwnTextSettings,
+    settings: SelfGenerationSettings,
     *,
     rank: int = 0,
     world_size: int = 1,
@@ -115,7 +115,10 @@ def collect_own_text(
 
 
 def _claim(
-    folder: Path, target: Target, conversations: Sequence[list[Message]], settings: OwnTextSettings
+    folder: Path,
+    target: Target,
+    conversations: Sequence[list[Message]],
+    settings: SelfGenerationSettings,
 ) -> None:
     """Writes down how this folder's text is made; refuses a folder made otherwise."""
     digest = sha256(json.dumps(list(conversations)).encode()).hexdigest()
@@ -139,12 +142,12 @@ def _answer(
     target: Target,
     conversations: Sequence[list[Message]],
     first: int,
-    settings: OwnTextSettings,
-) -> list[OwnText]:
+    settings: SelfGenerationSettings,
+) -> list[SelfGenerated]:
     """Answers turn after turn; the history of a turn is the target's own earlier answers."""
     histories: list[list[Message]] = [[] for _ in conversations]
     waiting = [list(messages) for messages in conversations]
-    texts: list[OwnText] = []
+    texts: list[SelfGenerated] = []
     for _ in range(settings.max_turns):
         asked: list[tuple[int, list[int]]] = []
         for index, (history, messages) in enumerate(zip(histories, waiting, strict=True)):
@@ -160,7 +163,7 @@ def _answer(
                 messages.clear()
         answers = _answer_batches(target, [prompt_ids for _, prompt_ids in asked], settings)
         for (index, prompt_ids), answer_ids in zip(asked, answers, strict=True):
-            texts.append(OwnText(first + index, prompt_ids, answer_ids))
+            texts.append(SelfGenerated(first + index, prompt_ids, answer_ids))
             histories[index].append({"role": "assistant", "content": _decode(target, answer_ids)})
     return texts
 
@@ -171,7 +174,7 @@ def _decode(target: Target, token_ids: list[int]) -> str:
 
 
 def _answer_batches(
-    target: Target, prompts: list[list[int]], settings: OwnTextSettings
+    target: Target, prompts: list[list[int]], settings: SelfGenerationSettings
 ) -> list[list[int]]:
     """Answers in the order of `prompts`; prompts of like length share a batch."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
@@ -186,7 +189,7 @@ def _answer_batches(
 
 @torch.inference_mode()
 def generate_batch(
-    target: Target, prompts: list[list[int]], settings: OwnTextSettings
+    target: Target, prompts: list[list[int]], settings: SelfGenerationSettings
 ) -> list[list[int]]:
     """Plain decoding of a batch; each answer ends with its first end token, if it reached one.
 
@@ -235,7 +238,7 @@ def _choose(logits: Tensor, temperature: float) -> Tensor:
     return torch.multinomial(probs, 1).squeeze(1)
 
 
-def _write(texts: list[OwnText], path: Path) -> None:
+def _write(texts: list[SelfGenerated], path: Path) -> None:
     """One shard: the texts end to end, and where each begins and is answered."""
     flat = [token for text in texts for token in text.prompt_ids + text.answer_ids]
     tensors: dict[str, Tensor] = {

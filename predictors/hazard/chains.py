@@ -14,7 +14,7 @@ from predictors.hazard.steps import HazardSteps, Known, chance
 from predictors.hazard.suffix_match import LEAST, MOST_ECHO, Repeat, echo
 
 
-class Law(NamedTuple):
+class Distribution(NamedTuple):
     """What is known of a chain after some of its tokens."""
 
     survival: float  # the probability that all drafted tokens are accepted
@@ -71,8 +71,8 @@ class _Chain:
         self._survival *= chance(odds[0])
         self._against = odds[1:]
 
-    def law(self) -> Law:
-        return Law(self._survival, self._against)
+    def distribution(self) -> Distribution:
+        return Distribution(self._survival, self._against)
 
 
 class HazardChains:
@@ -93,7 +93,7 @@ class HazardChains:
         asked: Sequence[int],
         log_probs: Sequence[Sequence[float]],
         token_ids: Sequence[Sequence[int]],
-    ) -> list[Law]:
+    ) -> list[Distribution]:
         """What is known of rounds [A] after drafted tokens, [P][N] each, at least one.
 
         Args:
@@ -118,4 +118,4 @@ class HazardChains:
             odds = self._steps.odds(contexts, scalars, new_ids)
             for row, place in zip(rows, odds, strict=True):
                 self._chains[row].told(place)
-        return [self._chains[row].law() for row in asked]
+        return [self._chains[row].distribution() for row in asked]

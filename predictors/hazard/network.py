@@ -1,4 +1,4 @@
-"""How far a chain of drafts will be accepted, as a law: a distributional LDLP of our own.
+"""How far a chain of drafts will be accepted, as a distribution: a distributional LDLP of our own.
 
 LDLP (AdaEAGLE, https://arxiv.org/abs/2412.18910) tells one length before drafting. This network
 tells, before drafting and again after every drafted token,
@@ -6,9 +6,9 @@ tells, before drafting and again after every drafted token,
     accept   the probability that this token is accepted, given that those before it are
     ahead    the same of each of the next few tokens, which are not drafted yet
 
-so the law of the accepted length is known at any time, given all that was seen: survival analysis
-in discrete time. What to do with it is for a policy that knows what rounds cost.
-Differs from LDLP: a law instead of a length; it sees the draft's probabilities and tokens as they
+so the distribution of the accepted length is known at any time, given all that was seen: survival
+analysis in discrete time. What to do with it is for a policy that knows what rounds cost. Differs
+from LDLP: a distribution instead of a length; it sees the draft's probabilities and tokens as they
 come; the pending token is among its inputs; and so is whether the text repeats itself, whether the
 draft goes along with what followed the last time, and how much of its own end the text has said
 before (`predictors.hazard.suffix_match`); no threshold and no rounding.

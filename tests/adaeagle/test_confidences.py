@@ -1,4 +1,6 @@
-"""A rule that asks for confidences gets the best log-probs of the law each node comes from."""
+"""A rule that asks for confidences gets the best log-probs of the distribution each node comes
+from.
+"""
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from adaeagle.tree import DraftTree
 VOCAB_SIZE = 32
 
 
-class Watch(StopRule):
+class HookWatch(StopRule):
     """Goes on always, and looks."""
 
     needs_entropy = True
@@ -21,7 +23,7 @@ class Watch(StopRule):
         self.num_confidences = num_confidences
         self.num_seen = 0
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         found, entropies = tree.confidences, tree.entropies
         assert found is not None
         assert entropies is not None
@@ -32,22 +34,22 @@ class Watch(StopRule):
         for place, rank in enumerate(tree.ranks[0].tolist()):
             if rank < self.num_confidences and self.in_order:
                 assert found[0, place, rank] == tree.log_probs[0, place]
-        if self.num_confidences >= VOCAB_SIZE:  # the whole law
+        if self.num_confidences >= VOCAB_SIZE:  # the whole distribution
             torch.testing.assert_close(known.exp().sum(-1), torch.ones(1, len(tree)))
-            law = torch.special.entr(known.exp()).sum(-1)
-            torch.testing.assert_close(law, entropies, atol=1e-4, rtol=1e-4)
+            distribution = torch.special.entr(known.exp()).sum(-1)
+            torch.testing.assert_close(distribution, entropies, atol=1e-4, rtol=1e-4)
         self.num_seen += len(tree)
         return torch.ones_like(frontier, dtype=torch.bool)
 
     in_order = True
-    """Children are the best of their law, best first."""
+    """Children are the best of their distribution, best first."""
 
 
 @pytest.mark.parametrize("width", [1, 3])
 @pytest.mark.parametrize("num_confidences", [1, 2, 10, VOCAB_SIZE + 3])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_live(num_confidences: int, width: int, temperature: float) -> None:
-    rule = Watch(num_confidences)
+    rule = HookWatch(num_confidences)
     policy = Stopped(rule, depth=4, width=width)
     policy.proposal = "draw" if temperature > 0 else "top_k"
     rule.in_order = temperature == 0
@@ -57,7 +59,7 @@ def test_live(num_confidences: int, width: int, temperature: float) -> None:
 
 def test_what_is_kept_keeps_its_confidences() -> None:
     """`take` renumbers rows: what belongs to a row goes with it."""
-    law = torch.tensor([[[-1.0, -2.0]], [[-3.0, -4.0]]])
+    distribution = torch.tensor([[[-1.0, -2.0]], [[-3.0, -4.0]]])
     empty = torch.zeros(1, 2, dtype=torch.int64)
     tree = DraftTree(
         token_ids=empty,
@@ -68,7 +70,7 @@ def test_what_is_kept_keeps_its_confidences() -> None:
         ranks=empty,
         valid=empty == 0,
         origins=empty,
-        confidences=law.transpose(0, 1),
+        confidences=distribution.transpose(0, 1),
     )
     kept = tree.take(torch.tensor([[False, True]]), 1).confidences
     assert kept is not None
@@ -77,7 +79,7 @@ def test_what_is_kept_keeps_its_confidences() -> None:
 
 def test_who_does_not_ask_gets_none() -> None:
     class Idle(StopRule):
-        def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+        def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
             assert tree.confidences is None
             return torch.ones_like(frontier, dtype=torch.bool)
 

@@ -1,4 +1,4 @@
-"""Coupled sampling: the seed alone decides the text, and its law is the target's.
+"""Coupled sampling: the seed alone decides the text, and its distribution is the target's.
 
 The noise is held against what it must be as well: uniform, independent, the same everywhere.
 """
@@ -44,7 +44,7 @@ ALL_POLICIES = (
     "ucb(chain(length=3), static_tree)",
     "thompson(hf_heuristic, eagle2(depth=3, width=3, nodes=8))",
 )
-LAWS: tuple[dict[str, Any], ...] = (
+DISTRIBUTIONS: tuple[dict[str, Any], ...] = (
     {"temperature": 1.0},
     {"temperature": 0.5, "top_k": 12},
     {"temperature": 1.3, "top_p": 0.9},
@@ -52,19 +52,19 @@ LAWS: tuple[dict[str, Any], ...] = (
 
 
 def say(
-    target: Target, drafter: Drafter | None, policy: str, prompt: Sequence[int], **law: Any
+    target: Target, drafter: Drafter | None, policy: str, prompt: Sequence[int], **distribution: Any
 ) -> list[int]:
-    return generate(target, drafter, policy, prompt, sampling="coupled", **law).token_ids
+    return generate(target, drafter, policy, prompt, sampling="coupled", **distribution).token_ids
 
 
 def check_seed(
     target: Target, drafter: Drafter, policies: Sequence[str], prompt: list[int], seed: int
 ) -> None:
     """Every policy's text is vanilla's of the same seed."""
-    law = {**LAWS[seed % len(LAWS)], "seed": seed, "max_new_tokens": 20}
-    expected = say(target, None, "vanilla", prompt, **law)
+    distribution = {**DISTRIBUTIONS[seed % len(DISTRIBUTIONS)], "seed": seed, "max_new_tokens": 20}
+    expected = say(target, None, "vanilla", prompt, **distribution)
     for policy in policies:
-        assert say(target, drafter, policy, prompt, **law) == expected, policy
+        assert say(target, drafter, policy, prompt, **distribution) == expected, policy
 
 
 @pytest.mark.parametrize("kind", ["model", "eagle"])
@@ -99,7 +99,10 @@ def test_every_policy_is_among_them() -> None:
 
 @pytest.mark.parametrize("policy", ["chain(length=4)", "static_tree", "eagle2(depth=4, width=4)"])
 def test_drafts_are_accepted(policy: str, make_pair: MakePair, make_prompt: MakePrompt) -> None:
-    """Draft and target share the noise: likely tokens of a flat law are accepted all the same."""
+    """Draft and target share the noise.
+
+    Likely tokens of a flat distribution are accepted all the same.
+    """
     target, drafter = make_pair("model")
     accepted = [
         record.num_accepted
@@ -169,9 +172,11 @@ def test_a_draft_vocabulary_of_its_own(make_pair: MakePair, make_prompt: MakePro
     accepted = []
     for seed in range(4):
         prompt = make_prompt(6, seed)
-        law: dict[str, Any] = {"temperature": 1.0, "seed": seed, "max_new_tokens": 20}
-        out = generate(target, drafter, "eagle2(depth=4)", prompt, sampling="coupled", **law)
-        assert out.token_ids == say(target, None, "vanilla", prompt, **law)
+        distribution: dict[str, Any] = {"temperature": 1.0, "seed": seed, "max_new_tokens": 20}
+        out = generate(
+            target, drafter, "eagle2(depth=4)", prompt, sampling="coupled", **distribution
+        )
+        assert out.token_ids == say(target, None, "vanilla", prompt, **distribution)
         accepted += [record.num_accepted for record in out.rounds]
     assert sum(accepted) / len(accepted) >= 1
 
@@ -183,22 +188,30 @@ def chi_square(found: Tensor, expected: Tensor) -> float:
     return float(value - freedom) / math.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize("law", LAWS, ids=str)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=str)
 @torch.inference_mode()
-def test_the_law_is_the_targets(law: dict[str, Any], make_model: Callable[..., Any]) -> None:
-    """The first two tokens of 300 seeds, against their exact joint law."""
+def test_the_distribution_is_the_targets(
+    distribution: dict[str, Any], make_model: Callable[..., Any]
+) -> None:
+    """The first two tokens of 300 seeds, against their exact joint distribution."""
     vocab_size, num_seeds, prompt = 5, 300, [3, 1]
     model = make_model("llama", std=0.3, num_layers=1, hidden_size=16, vocab_size=vocab_size)
     target = Target(model)
-    sampling = Sampling(**{**law, "top_k": min(3, law.get("top_k", 0))})
-    law = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+    sampling = Sampling(**{**distribution, "top_k": min(3, distribution.get("top_k", 0))})
+    distribution = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+    }
     texts = torch.tensor([[*prompt, token] for token in range(vocab_size)])
     first = sampling.log_probs(model(texts[:1, :-1]).logits[:, -1]).exp()
     second = sampling.log_probs(model(texts).logits[:, -1]).exp()
     expected = num_seeds * first.T * second
     found = torch.zeros_like(expected)
     for seed in range(num_seeds):
-        one, other = say(target, None, "vanilla", prompt, seed=seed, max_new_tokens=2, **law)
+        one, other = say(
+            target, None, "vanilla", prompt, seed=seed, max_new_tokens=2, **distribution
+        )
         found[one, other] += 1
     possible = expected > 0
     assert not found[~possible].any()
@@ -261,7 +274,7 @@ def test_seeds_one_bit_apart_have_nothing_in_common() -> None:
         assert abs(float(correlation)) < 5 / math.sqrt(one.numel())
 
 
-def test_gumbel_noise_draws_from_a_law() -> None:
+def test_gumbel_noise_draws_from_a_distribution() -> None:
     """The Gumbel-max trick, over positions: each token as often as its probability."""
     probs = torch.tensor([0.5, 0.25, 0.15, 0.07, 0.03])
     chosen = (probs.log() + gumbel_noise(0, 0, 50_000, 5, "cpu")).argmax(1)

@@ -46,7 +46,7 @@ class Watched(Policy):
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
-        self.fixed_shape = policy.fixed_shape
+        self.static_shape = policy.static_shape
         self.trees: list[DraftTree] = []
 
     def plan(self, context: Context) -> Budget:

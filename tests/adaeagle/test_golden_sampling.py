@@ -40,9 +40,11 @@ def make_tree(case: dict[str, Any]) -> tuple[DraftTree, list[int]]:
     return tree, [node + 1 for node in nodes]
 
 
-def check(case: dict[str, Any], tree: DraftTree, probs: Tensor, laws: Tensor | None) -> None:
+def check(
+    case: dict[str, Any], tree: DraftTree, probs: Tensor, distributions: Tensor | None
+) -> None:
     uniforms = iter(case["uniforms"])
-    found = verification.rejection(tree, probs, laws, lambda: next(uniforms))
+    found = verification.rejection(tree, probs, distributions, lambda: next(uniforms))
     assert next(uniforms, None) is None
     assert len(found.tested) == len(case["uniforms"])
     assert [0, *(row + 1 for row in found.rows)] == case["accepted_nodes"]
@@ -53,15 +55,17 @@ def check(case: dict[str, Any], tree: DraftTree, probs: Tensor, laws: Tensor | N
 
 @pytest.mark.parametrize("case", load("verify_sampling_eagle2"))
 def test_point_masses(case: dict[str, Any]) -> None:
-    law = Sampling(temperature=case["temperature"], top_p=case["top_p"] or 1.0, top_k=case["top_k"])
+    distribution = Sampling(
+        temperature=case["temperature"], top_p=case["top_p"] or 1.0, top_k=case["top_k"]
+    )
     tree, _ = make_tree(case)
-    check(case, tree, law.log_probs(torch.tensor(case["target_logits"])).exp(), None)
+    check(case, tree, distribution.log_probs(torch.tensor(case["target_logits"])).exp(), None)
 
 
 @pytest.mark.parametrize("case", load("verify_sampling_eagle1"))
 def test_drawn_children(case: dict[str, Any]) -> None:
-    """All cases are at temperature 1, where the official bonus law has no flaw."""
+    """All cases are at temperature 1, where the official bonus distribution has no flaw."""
     assert case["temperature"] == 1
     tree, nodes = make_tree(case)
-    laws = torch.tensor([case["draft_probs_of_node"][str(node)] for node in nodes])
-    check(case, tree, torch.tensor(case["target_logits"]).softmax(-1), laws)
+    distributions = torch.tensor([case["draft_probs_of_node"][str(node)] for node in nodes])
+    check(case, tree, torch.tensor(case["target_logits"]).softmax(-1), distributions)

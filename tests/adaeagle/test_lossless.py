@@ -67,7 +67,7 @@ LENGTH = 40
 
 
 def check_counts(out: Generation, nodes: int, depth: int) -> None:
-    """The laws every record keeps."""
+    """The distributions every record keeps."""
     assert len(out.token_ids) == 1 + sum(r.num_emitted for r in out.rounds)
     for record in out.rounds:
         assert 0 <= record.depth <= depth

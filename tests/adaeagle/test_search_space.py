@@ -7,7 +7,7 @@ import pytest
 
 from adaeagle.policy import Policy, StopRule
 from adaeagle.registry import lookup, names
-from adaeagle.search_space import Choice, Real, Rule, Tree, Whole
+from adaeagle.search_space import Categorical, Float, Int, StopRuleChoice, Tree
 
 PUBLISHED_BEYOND = {"c2t.threshold"}  # 0, where the scale is one of ratios
 
@@ -15,12 +15,12 @@ PUBLISHED_BEYOND = {"c2t.threshold"}  # 0, where the scale is one of ratios
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Whole(3, 2), "low must be finite and <= high, got 3 and 2"),
-        (lambda: Real(0.0, float("inf")), "low must be finite"),
-        (lambda: Real(float("nan"), 1.0), "low must be finite"),
-        (lambda: Whole(0, 8, log=True), "low must be > 0 on a logarithmic scale, got 0"),
-        (lambda: Real(-1.0, 1.0, log=True), "low must be > 0 on a logarithmic scale, got -1"),
-        (lambda: Choice(()), "options must hold at least one value, got none"),
+        (lambda: Int(3, 2), "low must be finite and <= high, got 3 and 2"),
+        (lambda: Float(0.0, float("inf")), "low must be finite"),
+        (lambda: Float(float("nan"), 1.0), "low must be finite"),
+        (lambda: Int(0, 8, log=True), "low must be > 0 on a logarithmic scale, got 0"),
+        (lambda: Float(-1.0, 1.0, log=True), "low must be > 0 on a logarithmic scale, got -1"),
+        (lambda: Categorical(()), "options must hold at least one value, got none"),
     ],
 )
 def test_wrong_bounds(make: Any, message: str) -> None:
@@ -46,13 +46,13 @@ def test_spaces_are_of_arguments_and_hold_the_published_values(name: str, factor
         assert argument in parameters
         default = parameters[argument].default
         match dimension:
-            case Whole(low, high) | Real(low, high):
+            case Int(low, high) | Float(low, high):
                 assert low <= default <= high or f"{name}.{argument}" in PUBLISHED_BEYOND
-            case Choice(options):
+            case Categorical(options):
                 assert default in options
             case Tree(named):
                 assert default in named
-            case Rule():
+            case StopRuleChoice():
                 assert default is None
     defaults = {key: p.default for key, p in parameters.items() if p.default is not p.empty}
     assert factory.is_feasible(defaults)

@@ -93,7 +93,7 @@ class KeepsPadding(Beam):
 
 
 class NotAsFixedAsItSays(Beam):
-    fixed_shape = True
+    static_shape = True
 
     def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         num_children = super().expand(tree, frontier, budget)
@@ -181,29 +181,29 @@ def test_what_learning_policies_get_wrong() -> None:
 class Sure(StopRule):
     """Keeps the contract."""
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return tree.log_probs.gather(1, frontier) > -1.0
 
 
 class Scores(Sure):
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return tree.log_probs.gather(1, frontier)
 
 
 class WholeTree(Sure):
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return tree.valid
 
 
 class FirstOnly(Sure):
     """Answers by place, not by node."""
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return torch.arange(frontier.shape[1]).expand_as(frontier) == 0
 
 
 class UnannouncedEntropy(Sure):
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         assert tree.entropies is not None, "no entropies"
         return tree.entropies.gather(1, frontier) < 1.0
 

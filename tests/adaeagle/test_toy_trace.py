@@ -46,10 +46,10 @@ def test_beams_go_on_in_the_second_child() -> None:
     assert reach(trace)[:3].tolist() == [4, 4, 4]
 
 
-def test_laws_are_as_ordered() -> None:
-    law = torch.rand(3, 8).log()
-    [text] = toy_trace([[1, 2, 3]], log_probs=[law])
-    assert torch.equal(text.envelope.log_probs[text.envelope.roots, 0], law[:, 0])
+def test_distributions_are_as_ordered() -> None:
+    distribution = torch.rand(3, 8).log()
+    [text] = toy_trace([[1, 2, 3]], log_probs=[distribution])
+    assert torch.equal(text.envelope.log_probs[text.envelope.roots, 0], distribution[:, 0])
     whole = text.envelope.log_probs.double().exp()
     rest = (1 - whole[:, 0]) / (VOCAB_SIZE - 1)
     torch.testing.assert_close(whole[:, 1], rest, rtol=1e-4, atol=1e-6)

@@ -25,7 +25,7 @@ DraftChain = Callable[..., int]
 
 @pytest.fixture(scope="session")
 def make_chain() -> MakeChain:
-    """Chains side by side: (probs [P][N] of the tokens, entropies [P][N] of their laws)."""
+    """Chains side by side, from probs [P][N] of the tokens and entropies [P][N] at each of them."""
 
     def make(
         probs: Sequence[Sequence[float]], entropies: Sequence[Sequence[float]] | None = None
@@ -60,14 +60,14 @@ def make_tree() -> MakeTree:
         for _ in range(4):
             shape = (num_rounds, rows.shape[1])
             ids = torch.arange(2).expand(*shape, 2)
-            law = torch.rand(*shape, 2, generator=generator)
+            distribution = torch.rand(*shape, 2, generator=generator)
             open_ = torch.ones(shape, dtype=torch.bool)
             if len(tree):
                 open_ = tree.valid.gather(1, rows)
             counts = torch.randint(1, 3, shape, generator=generator) * open_
             entropies = 2 * torch.rand(shape, generator=generator)
             before = len(tree)
-            tree = tree.grow(Level(rows, ids, (0.5 + 0.5 * law).log(), counts, entropies))
+            tree = tree.grow(Level(rows, ids, (0.5 + 0.5 * distribution).log(), counts, entropies))
             rows = torch.arange(before, min(before + 3, len(tree))).expand(num_rounds, -1)
         return tree
 
@@ -110,7 +110,9 @@ def make_outcome() -> MakeOutcome:
 
 
 class Script:
-    """Proposes, at each depth, one token of a given probability from a law of a given entropy."""
+    """Proposes, at each depth, one token of a given probability from a distribution of a given
+    entropy.
+    """
 
     def __init__(self, probs: Sequence[float], entropies: Sequence[float]) -> None:
         self._probs = torch.tensor(probs).log()

@@ -22,9 +22,9 @@ def chains(make_chain: MakeChain, entropies: list[list[float]]) -> DraftTree:
 def test_by_hand(make_chain: MakeChain) -> None:
     """1 - sqrt(.2 H): .684 at H = .5, .576 at .9; 0 at 5, against a first threshold of .6."""
     tree = chains(make_chain, [[0.5, 0.9, 5.0, 0.0]])
-    open_ = AdaEDL().go_on(tree, torch.arange(4).unsqueeze(0))
+    open_ = AdaEDL().should_continue(tree, torch.arange(4).unsqueeze(0))
     assert open_.tolist() == [[True, False, False, True]]
-    assert AdaEDL(threshold=0.0).go_on(tree, torch.tensor([[1]])).item()
+    assert AdaEDL(threshold=0.0).should_continue(tree, torch.tensor([[1]])).item()
 
 
 def test_the_token_that_stops_is_kept(draft_chain: Callable[..., int]) -> None:

@@ -200,9 +200,9 @@ def test_it_finds_a_tree_where_a_tree_is_best(kind: type[UCB | Thompson]) -> Non
     """Where the chain is left after one token the text goes on in the second-best child."""
     lengths = [[1] * 200, [1] * 200]
     texts = toy_trace(lengths, k_max=6, beams=(3, 6), second_rank=1)
-    law = torch.tensor([0.5, 0.3, 0.2]).log()
+    distribution = torch.tensor([0.5, 0.3, 0.2]).log()
     trace = Trace(texts, VOCAB_SIZE)
-    trace.envelope.log_probs[:, :3] = law
+    trace.envelope.log_probs[:, :3] = distribution
     tree = Eagle2(depth=3, width=3, nodes=12)
     chain = Chain(3)
     assert played(tree, trace)[1] > 1.1 * played(chain, trace)[1]

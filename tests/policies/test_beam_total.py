@@ -27,14 +27,14 @@ def nodes(tree: DraftTree) -> torch.Tensor:
 def test_the_beam_is_the_likeliest_of_the_level() -> None:
     """.5 + .2 = .7 with a beam of two, .8 with all three, against .741 = exp(-0.3)."""
     tree = level([0.5, 0.1, 0.2])
-    assert not BeamTotal(depths=None, width=2).go_on(tree, nodes(tree)).any()
-    assert BeamTotal(depths=None, width=3).go_on(tree, nodes(tree)).all()
-    assert BeamTotal(depths=None).go_on(tree, nodes(tree)).all()
+    assert not BeamTotal(depths=None, width=2).should_continue(tree, nodes(tree)).any()
+    assert BeamTotal(depths=None, width=3).should_continue(tree, nodes(tree)).all()
+    assert BeamTotal(depths=None).should_continue(tree, nodes(tree)).all()
 
 
 def test_a_level_is_left_as_a_whole() -> None:
     tree = level([0.7, 0.02])
-    assert BeamTotal(depths=None).go_on(tree, nodes(tree)).tolist() == [[False, False]]
+    assert BeamTotal(depths=None).should_continue(tree, nodes(tree)).tolist() == [[False, False]]
 
 
 def test_it_looks_at_the_given_depths_only(draft_chain: Callable[..., int]) -> None:
@@ -54,7 +54,7 @@ def test_against_a_loop(make_tree: Callable[..., DraftTree]) -> None:
     answers = []
     for depth in range(1, tree.num_levels + 1):
         rows = (tree.depths[0] == depth).nonzero().flatten()
-        open_ = rule.go_on(tree, rows.expand(4, -1))
+        open_ = rule.should_continue(tree, rows.expand(4, -1))
         for row in range(4):
             probs = [
                 math.exp(tree.path_log_probs[row, node]) for node in rows if tree.valid[row, node]

@@ -46,9 +46,9 @@ def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
 
 
 def test_what_a_stop_rule_needs_its_chain_needs() -> None:
-    assert Chain(4).fixed_shape
+    assert Chain(4).static_shape
     stopped = Chain(4, stop=Confidence())
-    assert not stopped.fixed_shape
+    assert not stopped.static_shape
     assert (stopped.learns, stopped.needs_entropy) == (False, False)
     entropic = get_policy("chain(stop=entropy)")
     assert entropic.needs_entropy

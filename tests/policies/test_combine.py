@@ -23,7 +23,7 @@ class Says(StopRule):
     def __init__(self, *answers: bool) -> None:
         self.answers = torch.tensor([answers])
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return self.answers
 
 
@@ -37,19 +37,23 @@ def four(make_chain: MakeChain) -> tuple[DraftTree, Tensor]:
 
 
 def test_all_of_closes_when_all_say_so(four: tuple[DraftTree, Tensor]) -> None:
-    assert AllOf(ONE, OTHER).go_on(*four).tolist() == [[True, True, True, False]]
+    assert AllOf(ONE, OTHER).should_continue(*four).tolist() == [[True, True, True, False]]
 
 
 def test_any_of_closes_when_one_says_so(four: tuple[DraftTree, Tensor]) -> None:
-    assert AnyOf(ONE, OTHER).go_on(*four).tolist() == [[True, False, False, False]]
+    assert AnyOf(ONE, OTHER).should_continue(*four).tolist() == [[True, False, False, False]]
 
 
 def test_nested(four: tuple[DraftTree, Tensor]) -> None:
     nobody = Says(False, False, False, False)
-    assert AnyOf(ONE, AllOf(OTHER, nobody)).go_on(*four).tolist() == [[True, False, False, False]]
-    assert AllOf(nobody, AnyOf(ONE, OTHER)).go_on(*four).tolist() == [[True, False, False, False]]
-    assert torch.equal(AllOf(ONE).go_on(*four), ONE.go_on(*four))
-    assert torch.equal(AnyOf(ONE).go_on(*four), ONE.go_on(*four))
+    assert AnyOf(ONE, AllOf(OTHER, nobody)).should_continue(*four).tolist() == [
+        [True, False, False, False]
+    ]
+    assert AllOf(nobody, AnyOf(ONE, OTHER)).should_continue(*four).tolist() == [
+        [True, False, False, False]
+    ]
+    assert torch.equal(AllOf(ONE).should_continue(*four), ONE.should_continue(*four))
+    assert torch.equal(AnyOf(ONE).should_continue(*four), ONE.should_continue(*four))
 
 
 def test_the_longer_and_the_shorter_draft(draft_chain: Callable[..., int]) -> None:
@@ -68,9 +72,9 @@ def test_a_rule_for_the_level_and_one_for_nodes() -> None:
     )
     frontier = torch.tensor([[0, 1]])
     level, node = BeamTotal(depths=None), Confidence(threshold=0.5)
-    assert not level.go_on(tree, frontier).any()
-    assert not AnyOf(level, node).go_on(tree, frontier).any()
-    assert AllOf(level, node).go_on(tree, frontier).tolist() == [[True, False]]
+    assert not level.should_continue(tree, frontier).any()
+    assert not AnyOf(level, node).should_continue(tree, frontier).any()
+    assert AllOf(level, node).should_continue(tree, frontier).tolist() == [[True, False]]
 
 
 def test_flags() -> None:
@@ -94,7 +98,7 @@ class Notes(StopRule):
         self.learns = learns
         self.told: list[str] = []
 
-    def go_on(self, tree: DraftTree, frontier: Tensor) -> Tensor:
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return torch.ones_like(frontier, dtype=torch.bool)
 
     def reset(self) -> None:

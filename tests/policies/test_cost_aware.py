@@ -20,9 +20,9 @@ from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
 from policies import AllOf, AnyOf, Chain, Eagle2
 from policies.cost_aware import STOP, CostAware
-from policies.support.round_costs import PathPrices
+from policies.support.round_costs import PathCosts
 from predictors.base import About
-from predictors.hazard.chains import Law
+from predictors.hazard.chains import Distribution
 from predictors.hazard.network import Hazard
 from predictors.hazard.trees import Family
 
@@ -53,9 +53,11 @@ def against(chance: float) -> float:
 
 
 def plan(rule: CostAware, survival: float, ahead: list[float]) -> int:
-    """How far the rule would draft after one token, of this law."""
+    """How far the rule would draft after one token, of this distribution."""
     rule.begin(context())
-    rule._replan(0, Law(survival, [against(each) for each in ahead]), rule._of.chain(100), 1)
+    rule._replan(
+        0, Distribution(survival, [against(each) for each in ahead]), rule._of.chain(100), 1
+    )
     return rule._plans[0]
 
 
@@ -100,7 +102,7 @@ def test_no_length_that_pays_is_overlooked() -> None:
         tokens = list(accumulate(list(chances)[1:]))
         gains = [brought - 0.6 * (seconds[4 + n] - seconds[3]) for n, brought in enumerate(tokens)]
         expected = 4 + gains.index(max(gains)) if max(gains) > 0 else None
-        assert PathPrices(seconds, least).plan(alive, ahead, depth, 0.6) == expected
+        assert PathCosts(seconds, least).plan(alive, ahead, depth, 0.6) == expected
 
 
 def test_it_asks_where_its_plan_ends_and_when_surprised(
@@ -111,9 +113,11 @@ def test_it_asks_where_its_plan_ends_and_when_surprised(
     plans = iter([3, 9, 8, 5, 3, 8, 3])
     asked: list[tuple[list[int], int]] = []
 
-    def after(rows: list[int], log_probs: list[list[float]], token_ids: object) -> list[Law]:
+    def after(
+        rows: list[int], log_probs: list[list[float]], token_ids: object
+    ) -> list[Distribution]:
         asked.append((rows, len(log_probs[0])))
-        return [Law(1.0, [])] * len(rows)
+        return [Distribution(1.0, [])] * len(rows)
 
     monkeypatch.setattr(rule, "_replan", lambda row, *_: rule._plans.__setitem__(row, next(plans)))
     assert rule.begin(context(4)) is None
@@ -122,7 +126,7 @@ def test_it_asks_where_its_plan_ends_and_when_surprised(
     opens = []
     for depth in (1, 2, 3):
         chain = make_chain([row[:depth] for row in probs])
-        opens.append(rule.go_on(chain, torch.full((4, 1), depth - 1))[:, 0].tolist())
+        opens.append(rule.should_continue(chain, torch.full((4, 1), depth - 1))[:, 0].tolist())
     assert asked == [([0, 1, 2, 3], 2), ([0, 2, 3], 3)]
     assert opens == [[True] * 4, [True] * 4, [False, True, True, False]]
 
@@ -131,8 +135,8 @@ def test_of_what_it_is_sure_it_is_not_easily_surprised() -> None:
     rule = CostAware(hazard(k_max=9, horizon=4), COST, rate=0.1)
     rule.begin(context())
     for ahead, expected in (([0.99, 0.99, 0.9, 0.99], 3), ([0.9, 0.99, 0.99, 0.99], 1)):
-        law = Law(1.0, [against(each) for each in ahead])
-        rule._replan(0, law, rule._of.chain(100), 1)
+        distribution = Distribution(1.0, [against(each) for each in ahead])
+        rule._replan(0, distribution, rule._of.chain(100), 1)
         assert rule._sure == [expected]
     rule._plans, rule._sure = [9, 9, STOP], [3, 3, 3]
     assert rule._asked([-1.5, -2.6, -9.0], 3) == [1]
@@ -146,11 +150,11 @@ def test_a_round_that_stops_is_not_asked_again(
     rule = CostAware(hazard(k_max=9), COST)
     rule.begin(context(2))
     rule._plans = [1, 9]
-    monkeypatch.setattr(PathPrices, "plan", lambda *_: None)
+    monkeypatch.setattr(PathCosts, "plan", lambda *_: None)
     frontier = torch.zeros(2, 1, dtype=torch.int64)
-    assert rule.go_on(make_chain([[0.9]] * 2), frontier)[:, 0].tolist() == [False, True]
+    assert rule.should_continue(make_chain([[0.9]] * 2), frontier)[:, 0].tolist() == [False, True]
     monkeypatch.setattr(rule, "_ask", None)
-    again = rule.go_on(make_chain([[0.9, 0.1], [0.9, 0.9]]), frontier + 1)
+    again = rule.should_continue(make_chain([[0.9, 0.1], [0.9, 0.9]]), frontier + 1)
     assert again[:, 0].tolist() == [False, True]
 
 
@@ -205,9 +209,9 @@ def test_a_tree_ends_where_no_path_is_worth_a_forward() -> None:
     """0.35 tokens for a second that must bring 0.4; at 0.3 they are worth it."""
     tree, frontier = two_levels(), torch.tensor([[2, 3, 4, 5]])
     rule = on_tree(0.4, SURVIVAL, [1.0, 0.0], node=0.0)
-    assert not rule.go_on(tree, frontier).any()
+    assert not rule.should_continue(tree, frontier).any()
     assert rule._plans == [STOP]
-    assert on_tree(0.3, SURVIVAL, [1.0, 0.0], node=0.0).go_on(tree, frontier)[0, 0]
+    assert on_tree(0.3, SURVIVAL, [1.0, 0.0], node=0.0).should_continue(tree, frontier)[0, 0]
 
 
 @pytest.mark.parametrize(
@@ -225,21 +229,21 @@ def test_nodes_beside_the_best_are_worth_their_places(
     monkeypatch.setattr("policies.cost_aware.SURPRISE", -2.0)
     rule = on_tree(0.2, SURVIVAL, [0.9, 0.0], node=node, width=width)
     tree, frontier = two_levels(), torch.tensor([[2, 3, 4, 5]])
-    found = rule.go_on(tree, frontier)
+    found = rule.should_continue(tree, frontier)
     assert (found.nonzero()[:, 1] + 2).tolist() == expected
     # Asked twice it answers the same, though it has planned meanwhile.
-    assert torch.equal(rule.go_on(tree, frontier.flip(1)), found.flip(1))
+    assert torch.equal(rule.should_continue(tree, frontier.flip(1)), found.flip(1))
 
 
 def test_between_questions_the_likeliest_child_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = on_tree(0.1, SURVIVAL, [0.9, 0.9], node=0.0)
     rule._plans = [3]
     monkeypatch.setattr("policies.cost_aware.SURPRISE", -2.0)
-    found = rule.go_on(two_levels(), torch.tensor([[2, 3, 4, 5]]))
+    found = rule.should_continue(two_levels(), torch.tensor([[2, 3, 4, 5]]))
     assert found.tolist() == [[True, False, False, False]]  # equally likely: the first
     monkeypatch.setattr("policies.cost_aware.SURPRISE", -1.0)  # 0.2 is less likely
     rule._level = 0
-    assert rule.go_on(two_levels(), torch.tensor([[2, 3, 4, 5]])).all()
+    assert rule.should_continue(two_levels(), torch.tensor([[2, 3, 4, 5]])).all()
 
 
 @pytest.mark.parametrize(
@@ -267,9 +271,9 @@ def test_each_text_verifies_what_pays_for_it() -> None:
     """Rounds side by side, where long contexts make nodes dear."""
     cheap, dear = ([10.0 + place * node for place in range(6)] for node in (0.1, 0.65))
     rule = on_tree(0.5, SURVIVAL, [], node=0.0)
-    prices = rule._of.tree(0, 6)
+    costs = rule._of.tree(0, 6)
     rule._of.tree = lambda at, _: replace(  # type: ignore[method-assign,assignment]
-        prices, verified=dear if at else cheap
+        costs, verified=dear if at else cheap
     )
     rule._contexts = [0, 1]
     one = two_levels()
@@ -328,7 +332,7 @@ def test_wrong_arguments(arguments: dict[str, float]) -> None:
         CostAware(hazard(), COST, **arguments)
 
 
-def test_a_law_that_is_known_is_used_to_the_full() -> None:
+def test_a_distribution_that_is_known_is_used_to_the_full() -> None:
     """Lengths 0 or 6, told by the feature: what is learned comes close to drafting just that."""
     generator = torch.Generator().manual_seed(1)
     segments = [torch.randint(0, 2, (40,), generator=generator).tolist() for _ in range(8)]

@@ -15,7 +15,7 @@ FRONTIER = torch.arange(6)
 def test_a_chain_by_hand(make_chain: Callable[..., DraftTree]) -> None:
     """.9, .9 x .8 = .72, .9 x .8 x .7 = .504 against exp(-0.6) = .549."""
     tree = make_chain([[0.9, 0.8, 0.7]])
-    open_ = Cumulative().go_on(tree, torch.tensor([[0, 1, 2]]))
+    open_ = Cumulative().should_continue(tree, torch.tensor([[0, 1, 2]]))
     assert open_.tolist() == [[True, True, False]]
 
 
@@ -29,14 +29,16 @@ def test_the_token_that_stops_is_kept(draft_chain: Callable[..., int]) -> None:
 def test_limits(make_chain: Callable[..., DraftTree]) -> None:
     tree = make_chain([[1.0, 0.5, 1e-9]])
     nodes = torch.tensor([[0, 1, 2]])
-    assert Cumulative(log_threshold=0).go_on(tree, nodes).tolist() == [[False, False, False]]
-    assert Cumulative(log_threshold=-math.inf).go_on(tree, nodes).all()
+    assert Cumulative(log_threshold=0).should_continue(tree, nodes).tolist() == [
+        [False, False, False]
+    ]
+    assert Cumulative(log_threshold=-math.inf).should_continue(tree, nodes).all()
 
 
 def test_each_path_of_a_tree_is_judged_by_itself(make_tree: Callable[..., DraftTree]) -> None:
     tree = make_tree()
     frontier = torch.arange(len(tree)).expand(3, -1)
-    open_ = Cumulative(log_threshold=-0.5).go_on(tree, frontier)
+    open_ = Cumulative(log_threshold=-0.5).should_continue(tree, frontier)
     for row in range(3):
         for node in range(len(tree)):
             if not tree.valid[row, node]:
@@ -56,9 +58,9 @@ def test_rounds_side_by_side(
 ) -> None:
     tree = make_tree()
     frontier = FRONTIER.expand(3, -1)
-    together = Cumulative().go_on(tree, frontier)
+    together = Cumulative().should_continue(tree, frontier)
     for row in range(3):
-        alone = Cumulative().go_on(row_of(tree, row), FRONTIER.unsqueeze(0))
+        alone = Cumulative().should_continue(row_of(tree, row), FRONTIER.unsqueeze(0))
         assert torch.equal(alone[0], together[row])
 
 

@@ -82,7 +82,7 @@ def test_on_a_tree_each_node_is_judged_and_every_tested_one_teaches(
 ) -> None:
     tree = make_tree()
     rule = HFDynamic(threshold=0.75)
-    open_ = rule.go_on(tree, torch.arange(len(tree)).expand(3, -1))
+    open_ = rule.should_continue(tree, torch.arange(len(tree)).expand(3, -1))
     assert torch.equal(open_, tree.log_probs.exp() >= 0.75)
     tested = tree.valid & (tree.depths <= 2)
     accepted = tested & (tree.ranks == 0)
@@ -132,7 +132,7 @@ def test_against_transformers(
     thresholds = set()
     for seen in rounds:
         tree = make_chain([seen.probs])
-        open_ = rule.go_on(tree, torch.arange(len(tree)).unsqueeze(0))[0].tolist()
+        open_ = rule.should_continue(tree, torch.arange(len(tree)).unsqueeze(0))[0].tolist()
         assert all(open_[:-1])
         assert len(open_) == 20 or not open_[-1]
         rule.observe(make_outcome(tree, [seen.num_accepted]))

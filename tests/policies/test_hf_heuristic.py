@@ -53,7 +53,7 @@ def test_it_decides_how_long_a_chain_gets(draft_chain: Callable[..., int]) -> No
 
 def test_a_tree_ends_at_that_level(make_tree: Callable[..., DraftTree]) -> None:
     tree = make_tree()
-    open_ = HFHeuristic(start=3).go_on(tree, torch.arange(len(tree)).expand(3, -1))
+    open_ = HFHeuristic(start=3).should_continue(tree, torch.arange(len(tree)).expand(3, -1))
     assert torch.equal(open_, tree.depths < 3)
 
 

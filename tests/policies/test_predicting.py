@@ -144,7 +144,7 @@ def test_ldlp_goes_to_the_rounded_length(
         assert is_worth.tolist() == [length > 0 for length in expected]
         for depth in range(1, 7):
             chain = make_chain([[0.5] * depth] * 6)
-            open_ = rule.go_on(chain, torch.full((6, 1), depth - 1))
+            open_ = rule.should_continue(chain, torch.full((6, 1), depth - 1))
             assert open_[:, 0].tolist() == [length > depth for length in expected]
 
 
@@ -163,11 +163,11 @@ def test_ldlp_of_one_text_goes_as_far_as_among_many(
             assert is_worth is None or is_worth.tolist() == [expected > 0] * num_rounds
             for depth in range(1, 7):
                 drafted = make_chain([[0.5] * depth] * num_rounds)
-                open_ = rule.go_on(drafted, torch.full((num_rounds, 1), depth - 1))
+                open_ = rule.should_continue(drafted, torch.full((num_rounds, 1), depth - 1))
                 assert open_.tolist() == [[expected > depth]] * num_rounds
             grown = make_tree(num_rounds)
             frontier = torch.arange(3).expand(num_rounds, -1)
-            open_ = rule.go_on(grown, frontier)
+            open_ = rule.should_continue(grown, frontier)
             assert open_.tolist() == [[expected > grown.num_levels] * 3] * num_rounds
 
 
@@ -182,7 +182,7 @@ def test_ldlp_ddd_goes_on_as_the_more_patient(
     for prob, last in ((0.1, 2), (0.75, 4), (0.99, 9)):
         assert rule.begin(contexts(torch.zeros(1, 16))) is None
         for depth in range(1, 9):
-            open_ = rule.go_on(make_chain([[prob] * depth]), torch.tensor([[depth - 1]]))
+            open_ = rule.should_continue(make_chain([[prob] * depth]), torch.tensor([[depth - 1]]))
             assert open_.tolist() == [[depth < last]], (prob, depth)
 
 
@@ -206,12 +206,12 @@ def test_a_chain_that_becomes_a_tree(random_predictor: MakePredictor) -> None:
         )
 
     drafted = DraftTree.empty(1, "cpu").grow(level([-1], [[0.8]]))
-    assert rule.go_on(drafted, torch.tensor([[0]])).tolist() == [[True]]
+    assert rule.should_continue(drafted, torch.tensor([[0]])).tolist() == [[True]]
     drafted = drafted.grow(level([0], [[0.9, 0.6]]))
-    assert rule.go_on(drafted, torch.tensor([[2, 1]])).tolist() == [[False, True]]
+    assert rule.should_continue(drafted, torch.tensor([[2, 1]])).tolist() == [[False, True]]
     drafted = drafted.grow(level([1, 2], [[0.8, 0.6], [0.9, 0.9]]))
     frontier = torch.tensor([[3, 4, 5, 6]])
-    assert rule.go_on(drafted, frontier).tolist() == [[True, False, False, False]]
+    assert rule.should_continue(drafted, frontier).tolist() == [[True, False, False, False]]
 
 
 def test_features_that_do_not_fit(random_predictor: MakePredictor) -> None:
@@ -235,4 +235,4 @@ def test_specdec_pp_multiplies_along_the_path(
     rule.begin(contexts(torch.zeros(2, 16)))
     for depth, expected in ((1, [True, False]), (2, [False, False])):
         chain = make_chain([[0.5] * depth] * 2, [[0.5] * depth] * 2)
-        assert rule.go_on(chain, torch.full((2, 1), depth - 1))[:, 0].tolist() == expected
+        assert rule.should_continue(chain, torch.full((2, 1), depth - 1))[:, 0].tolist() == expected

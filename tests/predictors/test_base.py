@@ -57,7 +57,7 @@ def toy_texts(seed: int = 0) -> list[RecordedText]:
     generator = torch.Generator().manual_seed(seed)
     features = [torch.randn(50, 6, generator=generator) for _ in range(4)]
     lengths = [(2 * each[:, 0] + 3).round().clamp(0, 8).long().tolist() for each in features]
-    laws = [
+    distributions = [
         (
             torch.rand(50, 8, generator=generator)
             * (torch.arange(8) < torch.tensor(own).unsqueeze(1))
@@ -66,7 +66,7 @@ def toy_texts(seed: int = 0) -> list[RecordedText]:
         .log()
         for own in lengths
     ]
-    return toy_trace(lengths, features=features, log_probs=laws)
+    return toy_trace(lengths, features=features, log_probs=distributions)
 
 
 def made(spec: str, random_predictor: Random) -> tuple[Predictor, TraceExamples]:

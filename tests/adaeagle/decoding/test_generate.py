@@ -262,7 +262,7 @@ class Picky(Policy):
 
 
 def test_a_drawn_token_is_verified(make_pair: MakePair, make_prompt: MakePrompt) -> None:
-    """`select` has no say where children were drawn: dropping one would change the law."""
+    """`select` has no say where children were drawn: dropping one would change the distribution."""
     target, drafter = make_pair("model")
     for temperature, num_verified in ((0.0, 1), (1.0, 3)):
         out = generate(

@@ -27,8 +27,8 @@ class Tables:
     ) -> Level:
         self.widths.append(rows.shape[1])
         last = torch.zeros_like(rows) if len(tree) == 0 else tree.token_ids.gather(1, rows)
-        laws = self.tables.gather(1, last.unsqueeze(2).expand(-1, -1, VOCAB))
-        log_probs, ids = laws.topk(num_ranks, dim=-1)
+        distributions = self.tables.gather(1, last.unsqueeze(2).expand(-1, -1, VOCAB))
+        log_probs, ids = distributions.topk(num_ranks, dim=-1)
         return Level(rows, ids, log_probs)
 
 

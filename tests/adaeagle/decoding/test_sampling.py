@@ -1,4 +1,4 @@
-"""The processed law is what `transformers` samples from."""
+"""The processed distribution is what `transformers` samples from."""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +22,9 @@ from adaeagle.decoding.sampling import Sampling
     ],
     ids=str,
 )
-def test_law_of_transformers(settings: dict[str, Any], make_model: Callable[..., Any]) -> None:
+def test_distribution_of_transformers(
+    settings: dict[str, Any], make_model: Callable[..., Any]
+) -> None:
     """Against the warpers that `generate(do_sample=True)` itself puts together."""
     model = make_model("llama")
     settings = {"top_k": 0, **settings}  # the default of `transformers` is 50
@@ -42,10 +44,10 @@ def test_law_of_transformers(settings: dict[str, Any], make_model: Callable[...,
     assert found.shape == (2, 3, 96)
 
 
-def test_half_precision_logits_give_a_float32_law() -> None:
-    law = Sampling(temperature=0.7).log_probs(torch.randn(2, 8).half())
-    assert law.dtype == torch.float32
-    torch.testing.assert_close(law.exp().sum(-1), torch.ones(2))
+def test_half_precision_logits_give_a_float32_distribution() -> None:
+    distribution = Sampling(temperature=0.7).log_probs(torch.randn(2, 8).half())
+    assert distribution.dtype == torch.float32
+    torch.testing.assert_close(distribution.exp().sum(-1), torch.ones(2))
 
 
 def test_logits_are_not_changed() -> None:

@@ -1,4 +1,6 @@
-"""Acceptance as pure functions; the sampled law by exact enumeration, with no sampling noise."""
+"""Acceptance as pure functions; the sampled distribution by exact enumeration, with no sampling
+noise.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -15,8 +17,8 @@ from adaeagle.decoding import verification as verify
 from adaeagle.tree import ancestors
 
 # Of five tokens, what a node's children may be drawn from and what the target says: anything,
-# nearly the same, no token in common, and processed laws with fewer tokens than children.
-LAWS = {
+# nearly the same, no token in common, and processed distributions with fewer tokens than children.
+DISTRIBUTIONS = {
     "random": ([0.1, 0.35, 0.05, 0.3, 0.2], [0.3, 0.1, 0.25, 0.15, 0.2]),
     "equal": ([0.1, 0.35, 0.05, 0.3, 0.2], [0.1, 0.35, 0.05, 0.3, 0.2]),
     "peaked draft": ([0.3, 0.1, 0.25, 0.15, 0.2], [0.96, 0.01, 0.01, 0.01, 0.01]),
@@ -67,56 +69,65 @@ def outcomes(run: Callable[[Uniform], T]) -> Iterator[tuple[float, T]]:
             yield weight, result
 
 
-def draws(law: list[float], count: int) -> Iterator[tuple[float, list[int]]]:
-    """Every ordered draw without replacement; once the law is used up, the rest in any order."""
-    for tokens in permutations(range(len(law)), count):
-        weight, left, num_free = 1.0, 1.0, len(law)
+def draws(distribution: list[float], count: int) -> Iterator[tuple[float, list[int]]]:
+    """Every ordered draw without replacement.
+
+    Once the distribution is used up, the rest in any order.
+    """
+    for tokens in permutations(range(len(distribution)), count):
+        weight, left, num_free = 1.0, 1.0, len(distribution)
         for token in tokens:
-            weight *= law[token] / left if left > 1e-9 else 1 / num_free
-            left -= law[token]
+            weight *= distribution[token] / left if left > 1e-9 else 1 / num_free
+            left -= distribution[token]
             num_free -= 1
         if weight > 0:
             yield weight, list(tokens)
 
 
-def law_of_one_token(target: list[float], children: list[int], draft: list[float] | None) -> Tensor:
+def distribution_of_one_token(
+    target: list[float], children: list[int], draft: list[float] | None
+) -> Tensor:
     """Of what is emitted after one node: an accepted child, or a token of the residual."""
     probs = torch.tensor(target)
     drafted = None if draft is None else torch.tensor(draft)
-    law = torch.zeros(len(target), dtype=torch.float64)
+    distribution = torch.zeros(len(target), dtype=torch.float64)
     run = partial(verify.accept_child, probs, children, drafted)
     for weight, (index, _, residual) in outcomes(run):
         if index is None:
-            law += weight * residual.double()
+            distribution += weight * residual.double()
         else:
-            law[children[index]] += weight
-    return law
+            distribution[children[index]] += weight
+    return distribution
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-@pytest.mark.parametrize("laws", LAWS.values(), ids=LAWS)
-def test_drawn_children_keep_the_law(laws: tuple[list[float], list[float]], count: int) -> None:
-    target, draft = laws
-    law = torch.zeros(5, dtype=torch.float64)
+@pytest.mark.parametrize("distributions", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_drawn_children_keep_the_distribution(
+    distributions: tuple[list[float], list[float]], count: int
+) -> None:
+    target, draft = distributions
+    distribution = torch.zeros(5, dtype=torch.float64)
     for weight, children in draws(draft, count):
-        law += weight * law_of_one_token(target, children, draft)
-    torch.testing.assert_close(law, torch.tensor(target).double(), atol=2e-6, rtol=0)
+        distribution += weight * distribution_of_one_token(target, children, draft)
+    torch.testing.assert_close(distribution, torch.tensor(target).double(), atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("children", [[0], [3], [1, 0], [2, 4, 1], [4, 3, 2, 1, 0]])
-@pytest.mark.parametrize("laws", LAWS.values(), ids=LAWS)
-def test_fixed_children_keep_the_law(
-    laws: tuple[list[float], list[float]], children: list[int]
+@pytest.mark.parametrize("distributions", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_fixed_children_keep_the_distribution(
+    distributions: tuple[list[float], list[float]], children: list[int]
 ) -> None:
-    target, _ = laws
-    law = law_of_one_token(target, children, None)
-    torch.testing.assert_close(law, torch.tensor(target).double(), atol=2e-6, rtol=0)
+    target, _ = distributions
+    distribution = distribution_of_one_token(target, children, None)
+    torch.testing.assert_close(distribution, torch.tensor(target).double(), atol=2e-6, rtol=0)
 
 
-@pytest.mark.parametrize("laws", LAWS.values(), ids=LAWS)
-def test_nothing_outside_the_target_is_emitted(laws: tuple[list[float], list[float]]) -> None:
+@pytest.mark.parametrize("distributions", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+def test_nothing_outside_the_target_is_emitted(
+    distributions: tuple[list[float], list[float]],
+) -> None:
     """Even where every child falls though their chances add up to 1: rounding decides that."""
-    target, draft = torch.tensor(laws[0]), torch.tensor(laws[1])
+    target, draft = torch.tensor(distributions[0]), torch.tensor(distributions[1])
     for children in permutations(range(5), 4):
         for drafted in (None, draft):
             index, _, residual = verify.accept_child(target, children, drafted, lambda: math.inf)
@@ -125,21 +136,23 @@ def test_nothing_outside_the_target_is_emitted(laws: tuple[list[float], list[flo
             assert not residual[target == 0].any()
 
 
-def test_dropping_drawn_children_breaks_the_law() -> None:
+def test_dropping_drawn_children_breaks_the_distribution() -> None:
     """The negative control, by hand: draft (.5 .3 .2), target (.2 .3 .5).
 
     Leaving out drawn tokens of draft probability under .25 makes it (.24 .36 .40): with chance .2
-    the last token is drawn and dropped, and what follows is the target's own law.
+    the last token is drawn and dropped, and what follows is the target's own distribution.
     """
     target, draft = [0.2, 0.3, 0.5], [0.5, 0.3, 0.2]
-    law = torch.zeros(3, dtype=torch.float64)
+    distribution = torch.zeros(3, dtype=torch.float64)
     for weight, children in draws(draft, 1):
         kept = [token for token in children if draft[token] >= 0.25]
-        law += weight * (
-            law_of_one_token(target, kept, draft) if kept else torch.tensor(target).double()
+        distribution += weight * (
+            distribution_of_one_token(target, kept, draft)
+            if kept
+            else torch.tensor(target).double()
         )
     expected = torch.tensor([0.24, 0.36, 0.40], dtype=torch.float64)
-    torch.testing.assert_close(law, expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(distribution, expected, atol=1e-6, rtol=0)
 
 
 def make_tree(
@@ -159,10 +172,11 @@ def make_tree(
     )
 
 
-def test_joint_law_of_a_drawn_tree() -> None:
+def test_joint_distribution_of_a_drawn_tree() -> None:
     """Two children of the root, and two of each of them, over three tokens.
 
-    The first token follows the target's law; so does the second wherever a round emits one.
+    The first token follows the target's distribution; so does the second wherever a round emits
+    one.
     """
     torch.manual_seed(0)
     target = torch.randn(4, 3).softmax(-1)  # row 0 after the root, row 1 + t after token t
@@ -175,8 +189,8 @@ def test_joint_law_of_a_drawn_tree() -> None:
             tokens = [*roots, *under_a, *under_b]
             tree = make_tree(tokens, [-1, -1, 0, 0, 1, 1], [1, 1, 2, 2, 2, 2], [0, 0, 1, 1, 2, 2])
             probs = target[[0, *(1 + token for token in tokens)]]
-            laws = draft[[0, 1 + roots[0], 1 + roots[1]]]
-            for weight, found in outcomes(partial(verify.rejection, tree, probs, laws)):
+            distributions = draft[[0, 1 + roots[0], 1 + roots[1]]]
+            for weight, found in outcomes(partial(verify.rejection, tree, probs, distributions)):
                 weight *= chance * chance_a * chance_b
                 said = [tokens[row] for row in found.rows]
                 bonus = weight * found.bonus_probs.double()

@@ -325,7 +325,7 @@ def test_positions_are_exact_in_half_precision() -> None:
 
 
 class _Session:
-    """Proposes one law after whatever it is told."""
+    """Proposes one distribution after whatever it is told."""
 
     def __init__(self, logits: Tensor) -> None:
         self._logits = logits
@@ -350,7 +350,7 @@ def _proposer(logits: Tensor, vocab: Tensor, sampling: Sampling) -> LiveProposer
     )
 
 
-def test_drawn_laws_are_those_of_the_target_vocabulary() -> None:
+def test_drawn_distributions_are_those_of_the_target_vocabulary() -> None:
     logits, vocab = torch.tensor([0.3, -1.0, 2.0, 0.5]), torch.tensor([1, 2, 4, 6])
     sampling = Sampling(temperature=0.7, top_k=3)
     proposer = _proposer(logits, vocab, sampling)
@@ -360,24 +360,24 @@ def test_drawn_laws_are_those_of_the_target_vocabulary() -> None:
     assert set(tree.token_ids[0].tolist()) <= {1, 2, 4, 6}
     expected = torch.zeros(7)
     expected[vocab] = sampling.log_probs(logits[None])[0].exp()
-    assert proposer.laws is not None
-    torch.testing.assert_close(proposer.laws, expected.expand(3, -1))
+    assert proposer.distributions is not None
+    torch.testing.assert_close(proposer.distributions, expected.expand(3, -1))
 
 
-def test_the_emitted_law_is_the_targets() -> None:
+def test_the_emitted_distribution_is_the_targets() -> None:
     """Summed over every token that may be drawn; two target tokens are never drafted."""
     target_probs = torch.tensor([0.05, 0.3, 0.1, 0.15, 0.05, 0.2, 0.15]).double()
     logits, vocab = torch.tensor([0.3, -1.0, 2.0, 0.5]), torch.tensor([1, 2, 4, 6])
     proposer = _proposer(logits, vocab, Sampling(temperature=1.0))
     proposer.propose(DraftTree.empty(1, "cpu"), torch.tensor([[ROOT]]), 1)
-    assert proposer.laws is not None
-    law = proposer.laws[0].double()
+    assert proposer.distributions is not None
+    distribution = proposer.distributions[0].double()
     emitted = torch.zeros(7).double()
     for token in vocab.tolist():
-        chance = min(1.0, float(target_probs[token] / law[token]))
-        _, _, residual = accept_child(target_probs, [token], law, lambda: 2.0)
-        emitted[token] += law[token] * chance
-        emitted += law[token] * (1 - chance) * residual
+        chance = min(1.0, float(target_probs[token] / distribution[token]))
+        _, _, residual = accept_child(target_probs, [token], distribution, lambda: 2.0)
+        emitted[token] += distribution[token] * chance
+        emitted += distribution[token] * (1 - chance) * residual
     torch.testing.assert_close(emitted, target_probs, atol=1e-6, rtol=0)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from adaeagle.models import hooks as module_watch
-from adaeagle.models.hooks import Watch
+from adaeagle.models.hooks import HookWatch
 
 
 @pytest.fixture
@@ -16,15 +16,15 @@ def module() -> nn.Sequential:
 
 
 @pytest.fixture
-def watch(module: nn.Sequential) -> Watch:
-    return Watch([module, *module])
+def watch(module: nn.Sequential) -> HookWatch:
+    return HookWatch([module, *module])
 
 
 def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     """Does nothing."""
 
 
-def test_hooks_come_and_go(module: nn.Sequential, watch: Watch) -> None:
+def test_hooks_come_and_go(module: nn.Sequential, watch: HookWatch) -> None:
     assert watch.is_quiet()
     registers: tuple[Any, ...] = (
         module.register_forward_hook,
@@ -39,7 +39,7 @@ def test_hooks_come_and_go(module: nn.Sequential, watch: Watch) -> None:
 
 
 def test_hooks_of_the_models_own_forward_are_idle(
-    module: nn.Sequential, watch: Watch, monkeypatch: pytest.MonkeyPatch
+    module: nn.Sequential, watch: HookWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module_watch, "IDLE_HOOKS", hook.__module__)
     module[1].register_forward_hook(hook)
@@ -51,14 +51,14 @@ def test_hooks_of_the_models_own_forward_are_idle(
     assert not watch.is_quiet()
 
 
-def test_another_forward(module: nn.Sequential, watch: Watch) -> None:
+def test_another_forward(module: nn.Sequential, watch: HookWatch) -> None:
     module[1].forward = lambda x: x
     assert not watch.is_quiet()
     del module[1].forward
     assert watch.is_quiet()
 
 
-def test_another_module_or_none(module: nn.Sequential, watch: Watch) -> None:
+def test_another_module_or_none(module: nn.Sequential, watch: HookWatch) -> None:
     before = module[1]
     module[1] = nn.Linear(3, 2)
     assert not watch.is_quiet()

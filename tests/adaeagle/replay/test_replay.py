@@ -16,8 +16,8 @@ from adaeagle.drafters.base import TextDrafter
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.registry import POLICIES as POLICY_GROUP
 from adaeagle.registry import get_policy
-from adaeagle.replay.replay import replay, replay_everywhere, replay_family, texts_of
 from adaeagle.replay import replay as replaying
+from adaeagle.replay.replay import replay, replay_everywhere, replay_family, texts_of
 from adaeagle.replay.rounds import Played, Rounds, play
 from adaeagle.trace.proposer import NotRecordedError
 from adaeagle.trace.recorder import Recorder

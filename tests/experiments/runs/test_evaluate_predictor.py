@@ -101,8 +101,10 @@ def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = torch.Generator().manual_seed(0)
     lengths = [torch.randint(0, K_MAX + 1, (50,), generator=generator).tolist() for _ in range(9)]
     features = [torch.tensor(own).float().unsqueeze(1) * torch.ones(1, 4) for own in lengths]
-    laws = [torch.rand(50, K_MAX, generator=generator).clamp(0.05, 0.95).log() for _ in lengths]
-    texts = toy_trace(lengths, k_max=K_MAX, features=features, log_probs=laws)
+    distributions = [
+        torch.rand(50, K_MAX, generator=generator).clamp(0.05, 0.95).log() for _ in lengths
+    ]
+    texts = toy_trace(lengths, k_max=K_MAX, features=features, log_probs=distributions)
     toy_folder(path, texts, [TUNE] * 6 + [TEST] * 3)
     COST.save(path / "cost.json")
     return path

@@ -7,14 +7,14 @@ import optuna
 import pytest
 
 from adaeagle import get_policy
-from adaeagle.search_space import Real, Whole
+from adaeagle.search_space import Float, Int
 from experiments.sweep.asking import (
     FITTED,
-    GridAsker,
+    GridSuggester,
     InfeasibleError,
     Option,
-    Supply,
-    TrialAsker,
+    SearchContext,
+    TrialSuggester,
     ask,
     ask_policy,
     published,
@@ -31,7 +31,7 @@ def fit(nodes: int, depth: int) -> list[list[int]]:
     return chain + [[rank] for rank in range(1, nodes - depth + 1)]
 
 
-SUPPLY = Supply(RULES, fit)
+SUPPLY = SearchContext(RULES, fit)
 
 
 class Scripted:
@@ -45,10 +45,10 @@ class Scripted:
         self.asked[name] = about
         return self.answers[name.rpartition(".")[2]]
 
-    def whole(self, name: str, dimension: Whole, default: Any) -> int:
+    def whole(self, name: str, dimension: Int, default: Any) -> int:
         return int(self._answer(name, (dimension, default)))
 
-    def real(self, name: str, dimension: Real, default: Any) -> float:
+    def real(self, name: str, dimension: Float, default: Any) -> float:
         return float(self._answer(name, (dimension, default)))
 
     def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
@@ -64,7 +64,7 @@ def filled(asker: Any, text: str) -> str:
 def test_numbers() -> None:
     asker = Scripted(depth=3, width=4, nodes=12)
     assert filled(asker, "eagle2") == "eagle2(depth=3, width=4, nodes=12)"
-    assert asker.asked["eagle2.depth"] == (Whole(1, 8), 6)
+    assert asker.asked["eagle2.depth"] == (Int(1, 8), 6)
     assert list(asker.asked) == ["eagle2.depth", "eagle2.width", "eagle2.nodes"]
 
 
@@ -161,7 +161,7 @@ def run_study(sampler: str, text: str, asker: Any, num_trials: int | None) -> li
 
 
 def test_a_grid_is_visited_once_and_holds_the_published_values() -> None:
-    specs = run_study("grid", "chain(length=5, stop=entropy)", GridAsker, None)
+    specs = run_study("grid", "chain(length=5, stop=entropy)", GridSuggester, None)
     thresholds = {0.05, 0.24, 0.43, 0.62, 0.81, 1.0, 0.3}
     assert len(specs) == len(set(specs)) == 7
     assert {float(s.partition("threshold=")[2].partition(")")[0]) for s in specs} == thresholds
@@ -169,13 +169,13 @@ def test_a_grid_is_visited_once_and_holds_the_published_values() -> None:
 
 def test_a_grid_over_rules_with_spaces_of_their_own() -> None:
     specs = run_study(
-        "grid", "chain(length=5, stop=all_of(hf_heuristic, cumulative))", GridAsker, 99
+        "grid", "chain(length=5, stop=all_of(hf_heuristic, cumulative))", GridSuggester, 99
     )
     assert len(specs) == len(set(specs)) == 6 * 7  # -0.6 lies between two points, 5 is one
 
 
 def test_a_sampler_stays_within_bounds() -> None:
-    for spec in run_study("random", "chain(stop=?)", TrialAsker, 40):
+    for spec in run_study("random", "chain(stop=?)", TrialSuggester, 40):
         get_policy(spec)
 
 
@@ -184,6 +184,6 @@ def test_every_sampler_fills_gaps(sampler: str) -> None:
     if sampler == "cmaes":
         pytest.importorskip("cmaes", reason="the extra `sweep` is not installed")
     text = "chain(stop=confidence)"
-    found = run_study(sampler, text, TrialAsker, 14)
+    found = run_study(sampler, text, TrialSuggester, 14)
     assert len(found) == 14
     assert len(set(found)) > 7

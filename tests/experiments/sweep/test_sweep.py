@@ -13,7 +13,7 @@ import torch
 
 from adaeagle import get_policy, registry
 from adaeagle.cost.model import CostModel
-from adaeagle.search_space import Whole
+from adaeagle.search_space import Int
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_folder, toy_trace
 from adaeagle.trace.folder import load_texts
 from adaeagle.trace.trace import Trace
@@ -127,7 +127,7 @@ def test_static_trees_begin_with_the_best_one(sweep: Any, made: Any, out: Path) 
 def test_a_default_that_is_out_of_bounds_is_compared_with_all_the_same(
     sweep: Any, made: Any, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Chain, "search_space", {"length": Whole(1, 8)})
+    monkeypatch.setattr(Chain, "search_space", {"length": Int(1, 8)})
     last_line(sweep(made, "--policies", "chain", "--trials", 2))
     published = best_of(out)["families"]["chain"]["published"]
     assert (published["policy"], published["trial"]) == ("chain", None)

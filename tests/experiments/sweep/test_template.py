@@ -2,7 +2,7 @@
 
 import pytest
 
-from adaeagle.search_space import Real, Tree, Whole
+from adaeagle.search_space import Float, Int, Tree
 from experiments.sweep.template import Call, Fixed, Gap, has_gap, is_rule, parse, searched
 
 
@@ -43,8 +43,8 @@ def test_a_rule_alone_stops_a_chain(text: str) -> None:
 def test_kinds_of_dimensions() -> None:
     space = searched(parse("static_tree"))
     assert isinstance(space["tree"], Tree)
-    assert isinstance(parse("cumulative").space["length"], Whole)  # a chain's
-    assert isinstance(Call("confidence").space["threshold"], Real)
+    assert isinstance(parse("cumulative").space["length"], Int)  # a chain's
+    assert isinstance(Call("confidence").space["threshold"], Float)
 
 
 def test_a_question_mark_in_a_text_is_one() -> None:

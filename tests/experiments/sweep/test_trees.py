@@ -7,12 +7,12 @@ import pytest
 from adaeagle import get_policy
 from adaeagle.cost.model import CostModel
 from adaeagle.replay.replay import replay
-from adaeagle.search_space import Tree, Whole
+from adaeagle.search_space import Int, Tree
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
 from adaeagle.trace.trace import Trace
 from experiments.sweep.trees import FittedTrees
 
-ROOM = Tree((), Whole(1, 12), Whole(1, 6))
+ROOM = Tree((), Int(1, 12), Int(1, 6))
 COST = CostModel.linear(constant=1.0, draft=1.0, verify=10.0, node=0.2)
 
 

@@ -52,8 +52,8 @@ def accepted(paths: tuple[Path, ...] | list[Path], acceptance: torch.Tensor) -> 
 def random_acceptance(depth: int, seed: int) -> torch.Tensor:
     """Chances of the children of a node at each depth, together at most 1, in no order."""
     generator = torch.Generator().manual_seed(seed)
-    law = torch.rand(depth, NUM_RANKS + 1, generator=generator, dtype=torch.float64) ** 3
-    return (law / law.sum(1, keepdim=True))[:, :NUM_RANKS]
+    distribution = torch.rand(depth, NUM_RANKS + 1, generator=generator, dtype=torch.float64) ** 3
+    return (distribution / distribution.sum(1, keepdim=True))[:, :NUM_RANKS]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -39,15 +39,17 @@ def tree(num_levels: int = 4, num_rounds: int = NUM_ROUNDS) -> DraftTree:
     rows = torch.full((num_rounds, 1), -1)
     for _ in range(num_levels):
         shape = rows.shape
-        laws = torch.randn(*shape, 12, generator=generator).log_softmax(-1).sort(-1).values.flip(-1)
-        laws[..., -1] = -torch.inf
+        distributions = (
+            torch.randn(*shape, 12, generator=generator).log_softmax(-1).sort(-1).values.flip(-1)
+        )
+        distributions[..., -1] = -torch.inf
         found = found.grow(
             Level(
                 rows,
                 torch.arange(2).expand(*shape, 2),
-                laws[..., :2],
+                distributions[..., :2],
                 entropies=3 * torch.rand(shape, generator=generator),
-                confidences=laws[..., 2:],
+                confidences=distributions[..., 2:],
             )
         )
         rows = torch.arange(len(found) - 2 * shape[1], len(found)).expand(num_rounds, -1)

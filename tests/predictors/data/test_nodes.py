@@ -15,8 +15,8 @@ LENGTHS = [[2, 0, 5, 1, 3, 0, 0, 4, 6, 1, 0, 2], [1, 1, 4, 0]]
 
 def make_trace() -> Trace:
     generator = torch.Generator().manual_seed(0)
-    laws = [torch.rand(len(text), 6, generator=generator).log() for text in LENGTHS]
-    texts = toy_trace(LENGTHS, k_max=6, log_probs=laws, beams=(3, 3), second_rank=1)
+    distributions = [torch.rand(len(text), 6, generator=generator).log() for text in LENGTHS]
+    texts = toy_trace(LENGTHS, k_max=6, log_probs=distributions, beams=(3, 3), second_rank=1)
     return Trace(texts, VOCAB_SIZE)
 
 

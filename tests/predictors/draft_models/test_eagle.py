@@ -11,10 +11,10 @@ from torch import Tensor
 import adaeagle
 from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle_head import EagleHead
-from predictors.draft_models.data import EagleBatch, OwnTextDataset, collate, eagle_data
+from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, collate, eagle_data
 from predictors.draft_models.eagle import EagleTraining, default_head_config
 from predictors.draft_models.rollout import accepted_lengths
-from predictors.draft_models.self_generation import OwnTextSettings, collect_own_text
+from predictors.draft_models.self_generation import SelfGenerationSettings, collect_own_text
 
 STEPS = 60
 
@@ -25,12 +25,12 @@ def target(chat_folder: Path) -> Target:
 
 
 @pytest.fixture(scope="module")
-def dataset(target: Target, tmp_path_factory: pytest.TempPathFactory) -> OwnTextDataset:
+def dataset(target: Target, tmp_path_factory: pytest.TempPathFactory) -> SelfGeneratedDataset:
     words = ["cat", "mat", "the", "1", "2", "and", "on", "sat", "counted", "3"]
     asked = [[{"role": "user", "content": f"{a} {b}"}] for a in words for b in words[:2]]
-    settings = OwnTextSettings(max_new_tokens=24, max_prompt_tokens=100)
+    settings = SelfGenerationSettings(max_new_tokens=24, max_prompt_tokens=100)
     shards = collect_own_text(target, asked, tmp_path_factory.mktemp("own"), settings)
-    return OwnTextDataset(shards, window=64)
+    return SelfGeneratedDataset(shards, window=64)
 
 
 def _module(target: Target, **arguments: Any) -> EagleTraining:
@@ -74,7 +74,7 @@ def test_losses_are_the_published_formula(target: Target) -> None:
     torch.testing.assert_close(torch.stack(found).detach(), expected)
 
 
-def test_a_pair_predicts_the_next_feature(target: Target, dataset: OwnTextDataset) -> None:
+def test_a_pair_predicts_the_next_feature(target: Target, dataset: SelfGeneratedDataset) -> None:
     """Index t reads (f_t, t_{t+1}) at position t: what drafting feeds after a prompt."""
     module = _module(target)
     batch = collate([dataset[0], dataset[1]])
@@ -89,7 +89,7 @@ def test_a_pair_predicts_the_next_feature(target: Target, dataset: OwnTextDatase
             torch.testing.assert_close(logits[0, 0], target.logits(predicted[row, size - 2]))
 
 
-def _mean(module: EagleTraining, dataset: OwnTextDataset) -> tuple[float, float]:
+def _mean(module: EagleTraining, dataset: SelfGeneratedDataset) -> tuple[float, float]:
     batch = collate([dataset[i] for i in range(len(dataset))])
     with torch.no_grad():
         features = module._features(batch)
@@ -100,7 +100,7 @@ def _mean(module: EagleTraining, dataset: OwnTextDataset) -> tuple[float, float]
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
 def test_training_lowers_the_loss_and_raises_agreement(
-    target: Target, dataset: OwnTextDataset, tmp_path: Path
+    target: Target, dataset: SelfGeneratedDataset, tmp_path: Path
 ) -> None:
     module = _module(target)
     loss, agreement = _mean(module, dataset)
@@ -113,7 +113,7 @@ def test_training_lowers_the_loss_and_raises_agreement(
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
 def test_a_killed_run_ends_at_the_same_weights(
-    target: Target, dataset: OwnTextDataset, tmp_path: Path
+    target: Target, dataset: SelfGeneratedDataset, tmp_path: Path
 ) -> None:
     def data() -> L.LightningDataModule:
         return eagle_data(dataset, batch_size=4, max_steps=12)
@@ -132,7 +132,9 @@ def test_a_killed_run_ends_at_the_same_weights(
     assert not any(name.startswith("target") for name in whole.state_dict())
 
 
-def test_accepted_lengths_are_those_of_live_chains(target: Target, dataset: OwnTextDataset) -> None:
+def test_accepted_lengths_are_those_of_live_chains(
+    target: Target, dataset: SelfGeneratedDataset
+) -> None:
     """Each position's chain, drafted by a session, against the text."""
     head = EagleHead(default_head_config(target)).eval()
     with torch.no_grad():  # passes the feature on, so that some drafts are right
@@ -167,7 +169,9 @@ def _chain(
     return length
 
 
-def test_a_saved_head_drafts_alike(target: Target, dataset: OwnTextDataset, tmp_path: Path) -> None:
+def test_a_saved_head_drafts_alike(
+    target: Target, dataset: SelfGeneratedDataset, tmp_path: Path
+) -> None:
     head = EagleHead(default_head_config(target))
     saved = EagleDrafter(head, target)
     saved.save_pretrained(tmp_path)

@@ -77,8 +77,10 @@ def _slow_loss(module: Eagle3Training, batch: EagleBatch) -> tuple[float, list[f
                 hits[step].append(float(said == (drafted if vocab is None else vocab[drafted])))
                 if vocab is not None and said not in vocab.tolist():
                     continue
-                law = target_logits[place] if vocab is None else target_logits[place, vocab]
-                loss = -(law.softmax(0) * logits[0, 0].log_softmax(0)).sum()
+                distribution = (
+                    target_logits[place] if vocab is None else target_logits[place, vocab]
+                )
+                loss = -(distribution.softmax(0) * logits[0, 0].log_softmax(0)).sum()
                 losses[step].append(float(loss))
     means = [sum(step) / max(1, len(step)) for step in losses]
     total = sum(module.decay**step * mean for step, mean in enumerate(means))

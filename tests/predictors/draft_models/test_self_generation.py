@@ -9,10 +9,10 @@ import adaeagle
 from adaeagle import Target
 from predictors.data.features import collect_features
 from predictors.draft_models.conversations import Message, questions, read_records
-from predictors.draft_models.data import OwnTextDataset, collate
-from predictors.draft_models.self_generation import OwnTextSettings, collect_own_text
+from predictors.draft_models.data import SelfGeneratedDataset, collate
+from predictors.draft_models.self_generation import SelfGenerationSettings, collect_own_text
 
-SETTINGS = OwnTextSettings(
+SETTINGS = SelfGenerationSettings(
     max_new_tokens=12, max_prompt_tokens=100, max_turns=2, batch_size=3, shard_size=3
 )
 
@@ -39,7 +39,7 @@ def shards(
 
 
 def test_answers_are_plain_greedy_decoding(target: Target, shards: list[Path]) -> None:
-    dataset = OwnTextDataset(shards, window=256)
+    dataset = SelfGeneratedDataset(shards, window=256)
     assert len(dataset) == 6  # five conversations, one of them of two turns
     for text in (dataset[i] for i in range(len(dataset))):
         num_prompt = int((~text.is_answer).sum())
@@ -49,7 +49,7 @@ def test_answers_are_plain_greedy_decoding(target: Target, shards: list[Path]) -
 
 
 def test_the_second_turn_reads_the_first_answer(target: Target, shards: list[Path]) -> None:
-    dataset = OwnTextDataset(shards, window=256)
+    dataset = SelfGeneratedDataset(shards, window=256)
     first, second = (dataset[i] for i, text in enumerate(dataset.texts) if text.conversation == 1)
     assert target.tokenizer is not None
     answer = target.tokenizer.decode(first.token_ids[first.is_answer], skip_special_tokens=True)
@@ -77,7 +77,7 @@ def test_processes_share_the_shards(
 def test_text_of_other_settings_is_refused(
     target: Target, conversations: list[list[Message]], shards: list[Path]
 ) -> None:
-    other = OwnTextSettings(max_new_tokens=13, max_prompt_tokens=100)
+    other = SelfGenerationSettings(max_new_tokens=13, max_prompt_tokens=100)
     with pytest.raises(ValueError, match=r"max_new_tokens=12, which must be the same .* got 13"):
         collect_own_text(target, conversations, shards[0].parent, other)
 
@@ -86,7 +86,7 @@ def test_stored_features_are_the_targets(
     target: Target, shards: list[Path], tmp_path: Path
 ) -> None:
     collect_features(target, shards, tmp_path, batch_size=2)
-    dataset = OwnTextDataset(shards, window=20, features=tmp_path)
+    dataset = SelfGeneratedDataset(shards, window=20, features=tmp_path)
     batch = collate([dataset[0], dataset[3]])
     assert batch.features is not None
     for row in (0, 3):
@@ -105,7 +105,9 @@ def test_sampled_answers_depend_on_the_seed(
             target,
             conversations,
             tmp_path / f"{number}",
-            OwnTextSettings(max_new_tokens=12, max_prompt_tokens=100, temperature=1.0, seed=seed),
+            SelfGenerationSettings(
+                max_new_tokens=12, max_prompt_tokens=100, temperature=1.0, seed=seed
+            ),
         )[0].read_bytes()
         for number, seed in enumerate((1, 1, 2))
     ]

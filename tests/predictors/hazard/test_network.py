@@ -56,20 +56,25 @@ def test_steps_say_what_the_network_says() -> None:
     chains = HazardChains(steps, known)
     for place in range(1, 6):
         log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
-        laws = chains.after(range(7), log_probs, token_ids)
-        survival = torch.tensor([law.survival for law in laws])
-        ahead = torch.sigmoid(-torch.tensor([law.against for law in laws]))
+        distributions = chains.after(range(7), log_probs, token_ids)
+        survival = torch.tensor([distribution.survival for distribution in distributions])
+        ahead = torch.sigmoid(
+            -torch.tensor([distribution.against for distribution in distributions])
+        )
         torch.testing.assert_close(survival, expected[:, 1 : place + 1, 0].prod(1))
         torch.testing.assert_close(ahead, expected[:, place, 1:])
-        assert chains.after([4, 1], log_probs, token_ids) == [laws[4], laws[1]]  # asked again
+        assert chains.after([4, 1], log_probs, token_ids) == [
+            distributions[4],
+            distributions[1],
+        ]  # asked again
     # Asked late and in another order, about all tokens at once or some at a time.
     late = HazardChains(steps, known)
     for rows, place in (([3], 2), ([4, 1], 5), ([3, 1, 0], 5)):
         log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
         some = late.after(rows, log_probs, token_ids)
-    for law, row in zip(some, rows, strict=True):
-        assert law.survival == pytest.approx(laws[row].survival)
-        assert law.against == pytest.approx(laws[row].against, rel=1e-4)
+    for distribution, row in zip(some, rows, strict=True):
+        assert distribution.survival == pytest.approx(distributions[row].survival)
+        assert distribution.against == pytest.approx(distributions[row].against, rel=1e-4)
 
 
 def test_labels_follow_the_text() -> None:
@@ -114,7 +119,7 @@ def test_scalars_are_cumulative() -> None:
     assert scalars[2, :, 9:].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
 
 
-def test_it_learns_a_law_and_comes_back_from_disk(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_it_learns_a_distribution_and_comes_back_from_disk(tmp_path) -> None:  # type: ignore[no-untyped-def]
     generator = torch.Generator().manual_seed(1)
     lengths = [torch.randint(0, 2, (60,), generator=generator) * 4 for _ in range(6)]
     features = [torch.stack([length.float()] * 6, dim=1) + 0.1 for length in lengths]

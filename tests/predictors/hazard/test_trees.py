@@ -44,12 +44,14 @@ def grown(num_levels: int, num_rounds: int = 1, *, ragged: bool = False) -> Draf
     for depth in range(num_levels):
         num_parents = parents.shape[1]
         ids = torch.tensor([LOOP[depth], 40, 41]).expand(num_rounds, num_parents, 3)
-        law = torch.rand(num_rounds, num_parents, 3, generator=generator).sort(descending=True)
+        distribution = torch.rand(num_rounds, num_parents, 3, generator=generator).sort(
+            descending=True
+        )
         counts = None
         if ragged and depth:  # the first round opens one node, another two, one of them with two
             counts = torch.tensor([[3, 0], [3, 2], [0, 0]])[:num_rounds]
         before = len(tree)
-        tree = tree.grow(Level(parents, ids, (law.values / 3 + 1e-3).log(), counts))
+        tree = tree.grow(Level(parents, ids, (distribution.values / 3 + 1e-3).log(), counts))
         parents = torch.tensor([[before, before + 1]]).expand(num_rounds, -1)
     return tree
 
@@ -81,11 +83,11 @@ def test_the_best_path_is_a_chain(steps: HazardSteps) -> None:
     for length in range(1, 5):
         some = path[:length]
         log_probs, token_ids = tree.log_probs[:, some].tolist(), tree.token_ids[:, some].tolist()
-        [law] = chain.after([0], log_probs, token_ids)
-        assert nodes.survival(0)[path[length - 1]] == pytest.approx(law.survival, rel=1e-5)
+        [distribution] = chain.after([0], log_probs, token_ids)
+        assert nodes.survival(0)[path[length - 1]] == pytest.approx(distribution.survival, rel=1e-5)
     families = nodes.latest(0)
     assert [(each.depth, each.best, each.end) for each in families] == [(4, 15, 18), (4, 18, 21)]
-    assert families[0].against == pytest.approx(law.against, rel=1e-5)
+    assert families[0].against == pytest.approx(distribution.against, rel=1e-5)
 
 
 def test_that_a_path_goes_along_is_heard_on_every_path(steps: HazardSteps) -> None:

@@ -1,7 +1,8 @@
-"""At a temperature above 0 whole texts follow the target's law, whatever drafts them.
+"""At a temperature above 0 whole texts follow the target's distribution, whatever drafts them.
 
 A tiny target says with what probability each token of a text had to come; over many texts each
-token must have come as often, within sampling noise. A rule that breaks the law must fail this.
+token must have come as often, within sampling noise. A rule that breaks the distribution must fail
+this.
 """
 
 import math
@@ -24,7 +25,7 @@ COOL_TOP_K: dict[str, Any] = {"temperature": 0.7, "top_k": 3}
 HOT_TOP_P: dict[str, Any] = {"temperature": 1.5, "top_p": 0.8}
 
 TREE = "[[0], [1], [2], [0, 0], [0, 1], [1, 0], [0, 0, 0]]"
-# More children than `COOL_TOP_K` leaves tokens: some are drawn from an empty law.
+# More children than `COOL_TOP_K` leaves tokens: some are drawn from an empty distribution.
 WIDE = "[[0], [1], [2], [3], [4], [0, 0], [0, 1], [0, 2], [0, 3]]"
 EAGLE2 = "eagle2(depth=3, width=2, nodes=5)"
 
@@ -66,7 +67,7 @@ class TableDrafter:
 
 @pytest.fixture(scope="module")
 def target(make_model: Callable[..., Any]) -> Target:
-    """Of five tokens and with one layer: its law depends on all that came before."""
+    """Of five tokens and with one layer: its distribution depends on all that came before."""
     return Target(make_model("llama", std=0.3, num_layers=1, hidden_size=16, vocab_size=VOCAB))
 
 
@@ -81,14 +82,14 @@ def say(
     target: Target,
     drafter: TableDrafter,
     policy: Policy,
-    law: dict[str, Any],
+    distribution: dict[str, Any],
     num_texts: int = 50,
 ) -> Tensor:
     """Texts of as many seeds, [num_texts, LENGTH]."""
     return torch.tensor(
         [
             generate(
-                target, drafter, policy, PROMPT, max_new_tokens=LENGTH, seed=seed, **law
+                target, drafter, policy, PROMPT, max_new_tokens=LENGTH, seed=seed, **distribution
             ).token_ids
             for seed in range(num_texts)
         ]
@@ -96,7 +97,10 @@ def say(
 
 
 def processed(logits: Tensor, temperature: float, top_k: int = VOCAB, top_p: float = 1.0) -> Tensor:
-    """The law of each row, spelled out: the `top_k` best, then the fewest with `top_p` in sum."""
+    """The distribution of each row, spelled out.
+
+    The `top_k` best, then the fewest with `top_p` in sum.
+    """
     probs, ids = (logits / temperature).softmax(-1).sort(descending=True)
     probs[..., top_k:] = 0
     probs /= probs.sum(-1, keepdim=True)
@@ -105,8 +109,9 @@ def processed(logits: Tensor, temperature: float, top_k: int = VOCAB, top_p: flo
     return torch.zeros_like(probs).scatter(-1, ids, probs)
 
 
-def distance(target: Target, texts: Tensor, law: dict[str, Any]) -> float:
-    """How far the texts are from the target's law, in standard deviations of plain sampling.
+def distance(target: Target, texts: Tensor, distribution: dict[str, Any]) -> float:
+    """How far the texts are from the target's distribution, in standard deviations of plain
+    sampling.
 
     A chi-square over (token before, token): expected counts are sums of exact probabilities.
     """
@@ -116,7 +121,7 @@ def distance(target: Target, texts: Tensor, law: dict[str, Any]) -> float:
         logits = target.model(whole).logits[:, len(PROMPT) - 1 : -1].double()
     expected, found = torch.zeros(2, VOCAB, VOCAB, dtype=torch.float64)
     before = whole[:, len(PROMPT) - 1 : -1].flatten()
-    expected.index_add_(0, before, processed(logits, **law).flatten(0, 1))
+    expected.index_add_(0, before, processed(logits, **distribution).flatten(0, 1))
     cells = torch.stack((before, texts.flatten()))
     found.index_put_(tuple(cells), torch.ones(1, dtype=torch.float64), accumulate=True)
     possible = expected > 0
@@ -126,12 +131,12 @@ def distance(target: Target, texts: Tensor, law: dict[str, Any]) -> float:
     return float(chi_square - freedom) / math.sqrt(2 * freedom)
 
 
-@pytest.mark.parametrize(("spec", "law"), CASES, ids=str)
-def test_texts_follow_the_law(
-    spec: str, law: dict[str, Any], target: Target, drafter: TableDrafter
+@pytest.mark.parametrize(("spec", "distribution"), CASES, ids=str)
+def test_texts_follow_the_distribution(
+    spec: str, distribution: dict[str, Any], target: Target, drafter: TableDrafter
 ) -> None:
-    texts = say(target, drafter, get_policy(spec), law)
-    assert distance(target, texts, law) < 4
+    texts = say(target, drafter, get_policy(spec), distribution)
+    assert distance(target, texts, distribution) < 4
 
 
 @pytest.mark.parametrize("spec", ["chain(length=3)", EAGLE2])
@@ -150,10 +155,10 @@ def test_dropping_drawn_tokens_is_caught(
     rejection = verify.rejection
 
     def dropping(
-        tree: DraftTree, probs: Tensor, laws: Tensor | None, uniform: Callable[[], float]
+        tree: DraftTree, probs: Tensor, distributions: Tensor | None, uniform: Callable[[], float]
     ) -> verify.SampledPath:
         likely = tree.log_probs > math.log(0.25)
-        return rejection(replace(tree, valid=tree.valid & likely), probs, laws, uniform)
+        return rejection(replace(tree, valid=tree.valid & likely), probs, distributions, uniform)
 
     monkeypatch.setattr(verify, "rejection", dropping)
     texts = say(target, drafter, get_policy(spec), PLAIN, num_texts=100)
