@@ -75,6 +75,11 @@ def test_code_runs(page: str, on_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         exec(compile(text, page, "exec"), names)
 
 
+def test_fifty_lines() -> None:
+    _, code = blocks("in-50-lines.md")
+    assert len(code[0].splitlines()) <= 50
+
+
 @pytest.fixture
 def example(tmp_path: Path) -> Path:
     """The package of `write-a-policy.md`, with what an installer writes beside it."""

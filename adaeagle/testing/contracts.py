@@ -194,7 +194,9 @@ class Stopped(Policy):
             open_ = self.rule.should_continue(tree, frontier)
         check_tensor("should_continue", open_, frontier.shape, torch.bool)
         turned = self.rule.should_continue(tree, frontier.flip(1)).flip(1)
-        assert torch.equal(open_, turned), "go_on must not depend on the order of the frontier"
+        assert torch.equal(open_, turned), (
+            "should_continue must not depend on the order of the frontier"
+        )
         return num_children * open_
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:

@@ -211,9 +211,9 @@ class UnannouncedEntropy(Sure):
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (Scores(), r"go_on must return torch.bool, got torch.float32"),
-        (WholeTree(), r"go_on must return \(3, \d+\), got \(3, \d+\)"),
-        (FirstOnly(), "go_on must not depend on the order of the frontier"),
+        (Scores(), r"should_continue must return torch.bool, got torch.float32"),
+        (WholeTree(), r"should_continue must return \(3, \d+\), got \(3, \d+\)"),
+        (FirstOnly(), "should_continue must not depend on the order of the frontier"),
         (UnannouncedEntropy(), "no entropies"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, StopRule) else "",

@@ -301,12 +301,12 @@ IDEA = '''
 import torch
 from typing import ClassVar
 from adaeagle import Budget, Policy
-from adaeagle.search_space import SearchSpace, Whole
+from adaeagle.search_space import SearchSpace, Int
 
 class Halves(Policy):
     """Drafts half as many tokens as it is told."""
 
-    search_space: ClassVar[SearchSpace] = {"twice": Whole(2, 20)}
+    search_space: ClassVar[SearchSpace] = {"twice": Int(2, 20)}
     proposal = "draw"
 
     @classmethod
