@@ -6,15 +6,18 @@ Shapes: P rounds side by side (1 in live decoding of one text), N drafted nodes,
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.search_space import SearchSpace
 from adaeagle.tree import ROOT, DraftTree, likeliest
 
-Proposal = Literal["top_k", "draw"]
+ProposalMode = Literal["top_k", "draw"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Budget:
     `depth` and `nodes` may be one number for all rounds or an int64 tensor [P].
     """
 
-    depth: int | Tensor  # draft forwards, one after another
+    depth: int | Tensor  # levels of the tree, one after another
     width: int | tuple[int, ...] = 1  # nodes expanded by one draft forward, or by each in turn
     nodes: int | Tensor | None = None  # drafted tokens verified; None: all of them
     children: int | None = None  # most children of one node; None: the greatest width
@@ -52,6 +55,22 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Needs:
+    """What is read of draft distributions beside the drafted tokens; `|` joins two of them."""
+
+    entropy: bool = False  # `tree.entropies`
+    num_confidences: int = 0  # `tree.confidences`: so many of each distribution's best tokens
+
+    def __or__(self, other: "Needs") -> "Needs":
+        return Needs(
+            self.entropy or other.entropy, max(self.num_confidences, other.num_confidences)
+        )
+
+
+NOTHING = Needs()
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """What is known before a round drafts anything."""
 
@@ -75,45 +94,62 @@ class Outcome:
     accepted: Tensor  # [P, N] bool, a subset of tested
     num_accepted: Tensor  # [P] int64, without the bonus token
     num_emitted: Tensor  # [P] int64, with it
-    depth: Tensor  # [P] int64: draft forwards made
+    depth: Tensor  # [P] int64: levels drafted
     draft_seconds: Tensor  # [P] float64
     verify_seconds: Tensor  # [P] float64
 
+    @classmethod
+    def of(
+        cls,
+        tree: DraftTree,
+        accepted: Tensor,
+        left: Tensor,
+        *,
+        depth: Tensor,
+        draft_seconds: Tensor,
+        verify_seconds: Tensor,
+        tested: Tensor | None = None,
+    ) -> "Outcome":
+        """What a policy learns of rounds whose texts may end in them.
 
-class Policy(ABC):
-    """Decides how much to draft and in which shape; never what is accepted.
+        What was drafted below the token that ends a text is nobody's text: it counts as not tested.
 
-    For each text the round calls `reset`; then, every round, `plan`, `expand` before each draft
-    forward (the first time for the root alone), `select` once, and `observe` after verification.
-    Tensors carry a leading axis P, one entry a round: 1 when one text is decoded, all recorded
-    positions when a trace is replayed. Rows keep their places from one `reset` to the next, so what
-    is learned is one entry a row; a text at its end drafts nothing and teaches nothing.
+        Args:
+            tree: N verified nodes.
+            accepted: [P, N] bool, one path from the root.
+            left: [P] int64, how many tokens each text still takes until its end, and no less than
+                the round emits where it does not end; 0 where there was no round.
+            depth: [P] int64, levels drafted.
+            draft_seconds: [P] float64.
+            verify_seconds: [P] float64.
+            tested: [P, N] bool; None: whatever hangs from the root or from an accepted node.
+        """
+        end = left.to(accepted.device).unsqueeze(1)
+        accepted = accepted & (tree.depths <= end)
+        if tested is None:
+            reached = torch.cat((end > 0, accepted & (tree.depths < end)), dim=1)
+            tested = reached.gather(1, tree.parents + 1)
+        num_accepted = accepted.sum(1).cpu()
+        return cls(
+            tree=tree,
+            tested=tested & tree.valid & (tree.depths <= end),
+            accepted=accepted,
+            num_accepted=num_accepted,
+            num_emitted=torch.minimum(num_accepted + 1, left),
+            depth=depth,
+            draft_seconds=draft_seconds,
+            verify_seconds=verify_seconds,
+        )
 
-    Lossless rule: a token drawn at random is always verified. `expand` may look at drawn tokens,
-    since it only decides whether to go deeper; `select` is called only where children are a fixed
-    function of the draft distribution (`proposal == "top_k"`, or temperature 0).
-    """
 
-    proposal: Proposal = "top_k"
-    """Where children come from: the draft distribution's best, or drawn from it without
-    replacement.
-    """
+class Component(ABC):  # noqa: B024 - policies and stop rules have the abstract methods
+    """What policies and stop rules have in common: what they read, what they learn."""
 
     learns: bool = False
     """`observe` changes later decisions, so rounds must be replayed in step."""
 
-    static_shape: bool = False
-    """Every round opens as many nodes as the budget says, so the host never needs to ask."""
-
-    needs_entropy: bool = False
-    """Reads `tree.entropies`."""
-
-    num_confidences: int = 0
-    """Reads `tree.confidences`, so many of each distribution's best tokens."""
-
-    shares_prefix: bool = False
-    """Drafts what any policy of its class does that has the same width and children, as far as both
-    go: they differ in depth and nodes alone, so that a replay drafts once for all of them."""
+    needs: Needs = NOTHING
+    """What of the draft distributions is to be computed."""
 
     search_space: ClassVar[SearchSpace] = {}
     """Which arguments a sweep may set, and within which bounds."""
@@ -128,7 +164,7 @@ class Policy(ABC):
         return True
 
     def check(self, identify: Identify) -> None:
-        """Before the first text: refuse models that this policy was not made for.
+        """Before the first text: refuse models that this was not made for.
 
         Raises:
             ValueError: the message says which, and for which it was made.
@@ -136,37 +172,6 @@ class Policy(ABC):
 
     def reset(self) -> None:
         """Begin a text: forget the last one, keep what was learned across them."""
-
-    @abstractmethod
-    def plan(self, context: Context) -> Budget:
-        """Before drafting: the limits of this round."""
-
-    def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
-        """During drafting: how many children each frontier node gets; 0 closes it.
-
-        Args:
-            tree: everything drafted in this round.
-            frontier: [P, F] rows drafted by the latest forward; `[[-1]]`, the root, at first.
-            budget: this round's limits; at most `width` nodes may be opened.
-
-        Returns:
-            [P, F] int64. By default the likeliest `width` nodes get `max_children` each.
-        """
-        if len(tree) == 0:
-            return frontier.new_full(frontier.shape, budget.max_children)
-        scores = tree.of_level(-1, "path_log_probs")
-        return likeliest(scores, budget.width_of(tree.num_levels)) * budget.max_children
-
-    def select(self, tree: DraftTree, budget: Budget) -> Tensor:
-        """After drafting: the nodes to verify, [P, N] bool, closed under parents.
-
-        By default the likeliest `nodes`, or all.
-        """
-        if budget.nodes is None:
-            return tree.valid
-        if isinstance(budget.nodes, int) and len(tree) <= budget.nodes:
-            return tree.valid
-        return likeliest(tree.path_log_probs, budget.nodes)
 
     def observe(self, outcome: Outcome) -> None:
         """After verification: learn. Called only where `learns` is true."""
@@ -179,38 +184,130 @@ class Policy(ABC):
         """Takes back what `state_dict` gave."""
 
 
-class StopRule(ABC):
+class Composite(Component):
+    """A policy or stop rule made of others, which passes on what concerns them all.
+
+    Args:
+        *parts: each learns by itself, and keeps its own state.
+    """
+
+    def __init__(self, *parts: Component) -> None:
+        self.parts = parts
+        self.learns = any(part.learns for part in parts)
+        self.needs = reduce(or_, (part.needs for part in parts), NOTHING)
+
+    def check(self, identify: Identify) -> None:
+        for part in self.parts:
+            part.check(identify)
+
+    def reset(self) -> None:
+        for part in self.parts:
+            part.reset()
+
+    def observe(self, outcome: Outcome) -> None:
+        for part in self.parts:
+            if part.learns:
+                part.observe(outcome)
+
+    def state_dict(self) -> dict[str, Any]:
+        states = {str(place): part.state_dict() for place, part in enumerate(self.parts)}
+        return {place: state for place, state in states.items() if state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for place, part_state in state.items():
+            self.parts[int(place)].load_state_dict(part_state)
+
+
+class Policy(Component):
+    """Decides how much to draft and in which shape; never what is accepted.
+
+    For each text the round calls `reset`; then, every round, `plan`, `expand` before each level
+    (the first time for the root alone), `select` once, and `observe` after verification. Tensors
+    carry a leading axis P, one entry a round: 1 when one text is decoded, all recorded positions
+    when a trace is replayed. Rows keep their places from one `reset` to the next, so what is
+    learned is one entry a row; a text at its end drafts nothing and teaches nothing.
+
+    Lossless rule: a token drawn at random is always verified. `expand` may look at drawn tokens,
+    since it only decides whether to go deeper; `select` is called only where children are a fixed
+    function of the draft distribution (`proposal == "top_k"`, or temperature 0).
+    """
+
+    proposal: ProposalMode = "top_k"
+    """Where children come from: the draft distribution's likeliest tokens, or tokens drawn from it
+    without replacement."""
+
+    drafts: bool = True
+    """Some round may draft. Where none does, no drafter runs and no features are kept for it."""
+
+    static_shape: bool = False
+    """Every round opens as many nodes as the budget says, so the host never needs to ask."""
+
+    shares_prefix: bool = False
+    """Drafts what any policy of its class does that has the same width and children, as far as both
+    go: they differ in depth and nodes alone, so that a replay drafts once for all of them."""
+
+    @abstractmethod
+    def plan(self, context: Context) -> Budget:
+        """Before drafting: the limits of this round."""
+
+    def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
+        """During drafting: how many children each frontier node gets; 0 closes it.
+
+        Args:
+            tree: everything drafted in this round.
+            frontier: [P, F] rows of the latest level; `[[-1]]`, the root, at first.
+            budget: this round's limits; at most `width` nodes may be opened.
+
+        Returns:
+            [P, F] int64. By default the likeliest `width` nodes get `max_children` each.
+        """
+        if len(tree) == 0:
+            return frontier.new_full(frontier.shape, budget.max_children)
+        scores = tree.path_log_probs.gather(1, frontier)
+        return likeliest(scores, budget.width_of(tree.num_levels)) * budget.max_children
+
+    def select(self, tree: DraftTree, budget: Budget) -> Tensor:
+        """After drafting: the nodes to verify, [P, N] bool, closed under parents.
+
+        By default the likeliest `nodes`, or all.
+        """
+        if budget.nodes is None:
+            return tree.valid
+        return likeliest(tree.path_log_probs, budget.nodes)
+
+
+class PolicyWrapper(Composite, Policy):
+    """Decides as another policy does: to be subclassed by what listens or adds to one.
+
+    Args:
+        policy: whose decisions these are.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        super().__init__(policy)
+        self.policy = policy
+        self.proposal = policy.proposal
+        self.drafts = policy.drafts
+        self.static_shape = policy.static_shape
+
+    def plan(self, context: Context) -> Budget:
+        budget = self.policy.plan(context)
+        self.proposal = self.policy.proposal  # a bandit's is its chosen arm's
+        return budget
+
+    def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
+        return self.policy.expand(tree, frontier, budget)
+
+    def select(self, tree: DraftTree, budget: Budget) -> Tensor:
+        return self.policy.select(tree, budget)
+
+
+class StopRule(Component):
     """Decides which drafted nodes are worth drafting on from, whatever the shape.
 
     A rule closes nodes: a closed node stays in the tree and is verified, and gets no children. A
     rule about the whole level (all nodes of it closed) ends drafting.
     """
-
-    learns: bool = False
-    needs_entropy: bool = False
-    num_confidences: int = 0
-
-    search_space: ClassVar[SearchSpace] = {}
-    """Which arguments a sweep may set, and within which bounds."""
-
-    @classmethod
-    def is_feasible(cls, arguments: Mapping[str, Any]) -> bool:
-        """Whether arguments within their bounds go together: others are not tried.
-
-        Args:
-            arguments: of the constructor, all of them, by name.
-        """
-        return True
-
-    def check(self, identify: Identify) -> None:
-        """Before the first text: refuse models that this rule was not made for.
-
-        Raises:
-            ValueError: the message says which, and for which it was made.
-        """
-
-    def reset(self) -> None:
-        """Begin a text."""
 
     def begin(self, context: Context) -> Tensor | None:
         """Before a round drafts: which rounds are worth drafting in at all, [P] bool; None: all.
@@ -220,10 +317,11 @@ class StopRule(ABC):
         return None
 
     @abstractmethod
-    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        """Which nodes stay open: frontier [P, F] rows (never the root) → bool [P, F]."""
+    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor | bool:
+        """Which nodes stay open: frontier [P, F] rows (never the root) → bool [P, F], or one answer
+        for all of them."""
 
-    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+    def prune(self, tree: DraftTree, chosen: Tensor) -> Tensor:
         """After drafting: which of the nodes that the shape chose are worth verifying.
 
         Args:
@@ -235,15 +333,18 @@ class StopRule(ABC):
         """
         return chosen
 
-    def observe(self, outcome: Outcome) -> None:
-        """After verification: learn. Called only where `learns` is true."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What was learned across texts."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-
-
-__all__ = ["ROOT", "Budget", "Context", "Outcome", "Policy", "Proposal", "StopRule"]
+__all__ = [
+    "NOTHING",
+    "ROOT",
+    "Budget",
+    "Component",
+    "Composite",
+    "Context",
+    "Needs",
+    "Outcome",
+    "Policy",
+    "PolicyWrapper",
+    "ProposalMode",
+    "StopRule",
+]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 class Round:
     """One draft/verify round. `num_accepted` excludes, `num_emitted` includes the bonus token."""
 
-    depth: int  # draft forwards made
+    depth: int  # levels drafted
     num_drafted: int
     num_verified: int
     num_accepted: int
@@ -16,7 +16,8 @@ class Round:
     verify_seconds: float
     policy_seconds: float
     other_seconds: float
-    draft_forward_seconds: tuple[float, ...] = ()  # of each draft forward, `draft_seconds` in sum
+    draft_forward_seconds: tuple[float, ...] = ()  # of each level, `draft_seconds` in sum
+    draft_forwards: int = 0  # forwards of a draft network; 0 where children are looked up
 
     @property
     def seconds(self) -> float:

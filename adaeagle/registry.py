@@ -1,10 +1,5 @@
-"""Policies and predictors by name: entry points, and the strings that describe them.
+"""Policies, predictors and drafters by name: entry points, and what specs build of them."""
 
-A spec reads like a Python call and nests, e.g. `chain(stop=confidence(threshold=0.4), length=12)`.
-It is parsed, never evaluated.
-"""
-
-import ast
 import difflib
 import inspect
 import sys
@@ -16,9 +11,11 @@ from typing import Any
 
 from adaeagle.policy import Policy, StopRule
 from adaeagle.policy_folder import is_policy_folder, read_spec
+from adaeagle.spec import Call, Fixed, Slot, parse
 
 POLICIES = "adaeagle.policies"
 PREDICTORS = "adaeagle.predictors"
+DRAFTERS = "adaeagle.drafters"
 
 
 def names(group: str = POLICIES) -> list[str]:
@@ -87,54 +84,70 @@ def get_policy(spec: str | Policy) -> Policy:
     return built
 
 
-def build(spec: str, group: str = POLICIES) -> Any:
-    """Whatever a spec describes, e.g. a policy, a stop rule or a predictor."""
+def get_drafter(spec: Any, target: Any) -> Any:
+    """The drafter a string describes, made for a target; a drafter object is handed back as it is.
+
+    A name that is not registered is that of a head or of a small model: a bundled one, a folder or
+    a Hugging Face id. `mini` is `eagle(head='mini')`.
+
+    Args:
+        spec: such as `eagle(head='mini')` or `lm(model='mini')`.
+        target: what it drafts for.
+
+    Raises:
+        ValueError: the string does not parse, a name or argument in it is unknown, or the drafter
+            does not fit the target.
+        OSError: its files cannot be read.
+    """
+    if not isinstance(spec, str):
+        return spec
+    return build(drafter_spec(spec), DRAFTERS, target)
+
+
+def drafter_spec(spec: str) -> str:
+    """A drafter's spec; for the name of a head or of a small model, that of what loads it."""
+    name = spec.strip().partition("(")[0]
+    if name in names(DRAFTERS) or "(" in spec:
+        return spec
+    return f"pretrained(name={spec!r})"
+
+
+def build(spec: str, group: str = POLICIES, *given: Any) -> Any:
+    """Whatever a spec describes, e.g. a policy, a stop rule, a predictor or a drafter.
+
+    Args:
+        spec: see `adaeagle.spec`.
+        group: where its names are registered.
+        given: what every name in it is called with, before its own arguments.
+    """
+    call = parse(spec)
+    assert isinstance(call, Call)
+    return build_call(call, group, *given)
+
+
+def build_call(call: Call, group: str = POLICIES, *given: Any) -> Any:
+    """The same, of a spec that was parsed."""
+    factory = lookup(call.name, group)
+    signature = inspect.signature(factory)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for keyword, _ in call.arguments:
+        if keyword not in signature.parameters and not takes_any:
+            known = list(signature.parameters)[len(given) :]
+            raise ValueError(_unknown("argument", keyword, known, where=f" of {call.name}"))
+    positional = [*given, *(_value(slot, group, given) for slot in call.rules)]
+    keywords = {name: _value(slot, group, given) for name, slot in call.arguments}
     try:
-        node = ast.parse(spec.strip(), mode="eval").body
-    except SyntaxError:
-        raise ValueError(
-            f"a spec must read like name or name(argument=value, ...), got {spec!r}"
-        ) from None
-    if not isinstance(node, ast.Name | ast.Call):
-        raise ValueError(f"a spec must read like name or name(argument=value, ...), got {spec!r}")
-    return _build_node(node, spec, group)
-
-
-def _build_node(node: ast.expr, spec: str, group: str) -> Any:
-    if isinstance(node, ast.Name):
-        return _construct(node.id, [], {}, group)
-    if isinstance(node, ast.Call):
-        if not isinstance(node.func, ast.Name):
-            raise ValueError(f"a spec must call a plain name, got {ast.unparse(node)!r}")
-        arguments = [_build_node(argument, spec, group) for argument in node.args]
-        keywords = {}
-        for keyword in node.keywords:
-            if keyword.arg is None:
-                raise ValueError(f"a spec must name its arguments, got {ast.unparse(node)!r}")
-            keywords[keyword.arg] = _build_node(keyword.value, spec, group)
-        return _construct(node.func.id, arguments, keywords, group)
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_build_node(element, spec, group) for element in node.elts]
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise ValueError(
-            f"a value must be a literal or a nested spec, got {ast.unparse(node)!r} in {spec!r}"
-        ) from None
-
-
-def _construct(name: str, arguments: list[Any], keywords: dict[str, Any], group: str) -> Any:
-    factory = lookup(name, group)
-    parameters = inspect.signature(factory).parameters
-    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    for keyword in keywords:
-        if keyword not in parameters and not takes_any:
-            raise ValueError(_unknown("argument", keyword, list(parameters), where=f" of {name}"))
-    try:
-        inspect.signature(factory).bind(*arguments, **keywords)
+        signature.bind(*positional, **keywords)
     except TypeError as error:
-        raise ValueError(f"{name}{inspect.signature(factory)}: {error}") from None
-    return factory(*arguments, **keywords)
+        raise ValueError(f"{call.name}{signature}: {error}") from None
+    return factory(*positional, **keywords)
+
+
+def _value(slot: Slot, group: str, given: tuple[Any, ...]) -> Any:
+    if isinstance(slot, Call):
+        return build_call(slot, group, *given)
+    assert isinstance(slot, Fixed)
+    return slot.value
 
 
 def _unknown(what: str, name: str, known: list[str], where: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from adaeagle.policy import Outcome, StopRule
+from adaeagle.policy import Needs, Outcome, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
@@ -40,7 +40,7 @@ class AdaEDL(StopRule):
     """
 
     learns = True
-    needs_entropy = True
+    needs = Needs(entropy=True)
 
     search_space: ClassVar[SearchSpace] = {
         "threshold": Float(0.05, 0.95),

@@ -27,8 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.cost.model import CostModel, RoundShapes
-from adaeagle.identity import Identify
-from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
+from adaeagle.policy import Budget, Composite, Context, Outcome, Policy, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.chain import Chain
@@ -40,10 +39,8 @@ STATE = ("tokens", "seconds", "num_rounds")
 SHORTEST = 1e-9  # seconds, so that rates of arms that were not tried are defined
 
 
-class _Bandit(Policy):
+class _Bandit(Composite, Policy):
     """Several policies, of which each round asks one; see `UCB` for the arguments."""
-
-    learns = True
 
     search_space: ClassVar[SearchSpace] = {"exploration": Float(0.1, 2.0, log=True)}
 
@@ -62,11 +59,12 @@ class _Bandit(Policy):
         if not exploration >= 0:
             raise ValueError(f"exploration must be >= 0, got {exploration}")
         self.arms = tuple(Chain(stop=arm) if isinstance(arm, StopRule) else arm for arm in arms)
+        super().__init__(*self.arms)
+        self.learns = True
         self.exploration = exploration
         self.across_texts = across_texts
         self.cost = CostModel.load(cost) if isinstance(cost, str | Path) else cost
-        self.needs_entropy = any(arm.needs_entropy for arm in self.arms)
-        self.num_confidences = max(arm.num_confidences for arm in self.arms)
+        self.drafts = any(arm.drafts for arm in self.arms)
         # Of this round: who is asked, [P] arms and what each of them planned; and what was opened.
         self._chosen = np.zeros(1, dtype=np.int64)
         self._budgets: dict[int, Budget] = {}
@@ -83,13 +81,8 @@ class _Bandit(Policy):
             3, 1, len(self.arms), dtype=torch.float64
         ).unbind(0)
 
-    def check(self, identify: Identify) -> None:
-        for arm in self.arms:
-            arm.check(identify)
-
     def reset(self) -> None:
-        for arm in self.arms:
-            arm.reset()
+        super().reset()
         if not self.across_texts:
             self._begin()
 
@@ -230,18 +223,14 @@ class _Bandit(Policy):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        arms = {str(place): arm.state_dict() for place, arm in enumerate(self.arms)}
-        found: dict[str, Any] = {place: state for place, state in arms.items() if state}
-        if self.across_texts:
-            found |= {name: getattr(self, name) for name in STATE}
-        return found
+        own = {name: getattr(self, name) for name in STATE} if self.across_texts else {}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            if name in STATE:
-                setattr(self, name, value)
-            else:
-                self.arms[int(name)].load_state_dict(value)
+        super().load_state_dict({key: value for key, value in state.items() if key not in STATE})
+        for name in STATE:
+            if name in state:
+                setattr(self, name, state[name])
 
 
 class UCB(_Bandit):

@@ -12,7 +12,6 @@ import math
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from adaeagle.search_space import Float, Int, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.path_scores import PathScores
 from policies.support.shape import Shape
-from predictors.acceptance.c2t import C2T as Scorer
+from predictors.acceptance.c2t import C2TPredictor
 from predictors.base import load_as
 
 
@@ -47,7 +46,7 @@ class C2T(Shape):
 
     def __init__(
         self,
-        predictor: str | Path | Scorer = "mini/c2t",
+        predictor: str | Path | C2TPredictor = "mini/c2t",
         depth: int = 6,
         width: int = 10,
         nodes: int = 59,
@@ -60,15 +59,15 @@ class C2T(Shape):
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold must be in [0, 1), got {threshold}")
         super().__init__(stop)
-        self.predictor = load_as(Scorer, predictor)
-        self.needs_entropy = True
+        self.predictor = load_as(C2TPredictor, predictor)
+        self.needs = self.needs | self.predictor.needs
         self.static_shape = stop is None and threshold == 0
         self.depth = depth
         self.width = width
         self.nodes = nodes
         self.threshold = threshold
         self._least = math.log(threshold) - math.log1p(-threshold) if threshold > 0 else -math.inf
-        self._paths = PathScores(self.predictor.scores().of, np.minimum, root=math.inf)
+        self._paths = PathScores(self.predictor.scorer().log_odds, torch.minimum, root=math.inf)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
@@ -81,17 +80,12 @@ class C2T(Shape):
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         if len(tree) == 0:
             return frontier.new_full(frontier.shape, self.width)
-        scores = self._scores(tree)
-        if not frontier.is_cpu:
-            scores = scores.to(frontier.device)
-        return likeliest(scores.gather(1, frontier), self.width) * self.width
+        return likeliest(self._scores(tree).gather(1, frontier), self.width) * self.width
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
-        return likeliest(self._scores(tree).to(tree.parents.device), self.nodes)
+        return likeliest(self._scores(tree), self.nodes)
 
     def _scores(self, tree: DraftTree) -> Tensor:
-        """[P, N] log-odds on the host, minus infinity for what is left out."""
-        scores = torch.from_numpy(self._paths.of(tree))
-        if tree.is_dense and self.threshold == 0:
-            return scores
-        return scores.masked_fill((scores < self._least) | ~tree.valid.cpu(), -torch.inf)
+        """[P, N] log-odds, minus infinity for what is left out."""
+        scores = self._paths.of(tree)
+        return scores.masked_fill((scores < self._least) | ~tree.valid, -torch.inf)

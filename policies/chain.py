@@ -6,19 +6,14 @@ Differs from the paper: an optional stop rule; at a temperature above 0 the chil
 most likely tokens instead of drawn ones.
 """
 
-from functools import lru_cache
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from adaeagle.policy import Budget, Context, Proposal, StopRule
+from adaeagle.policy import Budget, Context, ProposalMode, StopRule
 from adaeagle.search_space import Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree
 from policies.support.shape import Shape
-
-ONE = torch.ones(1, 1, dtype=torch.int64)
-"""One child of one node of one text."""
 
 
 class Chain(Shape):
@@ -33,7 +28,7 @@ class Chain(Shape):
     search_space: ClassVar[SearchSpace] = {"length": Int(1, 16), "stop": StopRuleChoice()}
 
     def __init__(
-        self, length: int = 12, stop: StopRule | None = None, proposal: Proposal = "draw"
+        self, length: int = 12, stop: StopRule | None = None, proposal: ProposalMode = "draw"
     ) -> None:
         if length < 1:
             raise ValueError(f"length must be >= 1, got {length}")
@@ -48,14 +43,4 @@ class Chain(Shape):
         return Budget(depth=self.length, width=1)
 
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
-        # Asked for before every draft forward, where making it anew is what takes time.
-        if len(frontier) == 1 and frontier.is_cpu:
-            return ONE
-        return _ones(len(frontier), frontier.device)
-
-
-@lru_cache(maxsize=64)
-@torch.inference_mode(False)
-def _ones(num_rounds: int, device: torch.device) -> Tensor:
-    """[P, 1]."""
-    return torch.ones(num_rounds, 1, dtype=torch.int64, device=device)
+        return frontier.new_ones(frontier.shape)

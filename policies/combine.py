@@ -8,17 +8,15 @@ node, so a level is left as a whole only where the combination closes every node
 """
 
 from functools import reduce
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from adaeagle.identity import Identify
-from adaeagle.policy import Context, Outcome, StopRule
+from adaeagle.policy import Composite, Context, StopRule
 from adaeagle.tree import DraftTree
 
 
-class _Combined(StopRule):
+class _Combined(Composite, StopRule):
     """Several rules that see every node and every outcome, whatever the others say."""
 
     def __init__(self, *rules: StopRule) -> None:
@@ -27,35 +25,16 @@ class _Combined(StopRule):
         for rule in rules:
             if not isinstance(rule, StopRule):
                 raise ValueError(f"rules must be stop rules such as confidence(), got {rule!r}")
+        super().__init__(*rules)
         self.rules = rules
-        self.learns = any(rule.learns for rule in rules)
-        self.needs_entropy = any(rule.needs_entropy for rule in rules)
-        self.num_confidences = max(rule.num_confidences for rule in rules)
 
     def answers(self, tree: DraftTree, frontier: Tensor) -> list[Tensor]:
-        """What each rule would go on from, [P, F] bool."""
-        return [rule.should_continue(tree, frontier) for rule in self.rules]
-
-    def check(self, identify: Identify) -> None:
-        for rule in self.rules:
-            rule.check(identify)
-
-    def reset(self) -> None:
-        for rule in self.rules:
-            rule.reset()
-
-    def observe(self, outcome: Outcome) -> None:
-        for rule in self.rules:
-            if rule.learns:
-                rule.observe(outcome)
-
-    def state_dict(self) -> dict[str, Any]:
-        states = {str(place): rule.state_dict() for place, rule in enumerate(self.rules)}
-        return {place: state for place, state in states.items() if state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for place, rule_state in state.items():
-            self.rules[int(place)].load_state_dict(rule_state)
+        """Which nodes each rule leaves open, [P, F] bool."""
+        answers = [rule.should_continue(tree, frontier) for rule in self.rules]
+        return [
+            torch.as_tensor(answer, device=frontier.device).expand_as(frontier)
+            for answer in answers
+        ]
 
 
 class AllOf(_Combined):
@@ -73,11 +52,8 @@ class AllOf(_Combined):
     def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_or, self.answers(tree, frontier))
 
-    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
-        kept = [rule.keep(tree, chosen) for rule in self.rules]
-        if any(part is chosen for part in kept):  # the usual answer: there is no more than all
-            return chosen
-        return reduce(torch.logical_or, kept)
+    def prune(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+        return reduce(torch.logical_or, [rule.prune(tree, chosen) for rule in self.rules])
 
 
 class AnyOf(_Combined):
@@ -95,6 +71,5 @@ class AnyOf(_Combined):
     def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
         return reduce(torch.logical_and, self.answers(tree, frontier))
 
-    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
-        kept = [rule.keep(tree, chosen) for rule in self.rules]
-        return reduce(torch.logical_and, [part for part in kept if part is not chosen], chosen)
+    def prune(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+        return reduce(torch.logical_and, [rule.prune(tree, chosen) for rule in self.rules])

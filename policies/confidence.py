@@ -16,7 +16,6 @@ from torch import Tensor
 from adaeagle.policy import StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.support.one_chain import ANSWERS, is_one_chain
 
 
 class Confidence(StopRule):
@@ -36,6 +35,4 @@ class Confidence(StopRule):
         self._log_threshold = float(np.float32(log_threshold))  # as log-probabilities are rounded
 
     def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        if is_one_chain(tree, frontier):
-            return ANSWERS[tree.of_level(-1, "log_probs").item() >= self._log_threshold]
         return tree.log_probs.gather(1, frontier) >= self._log_threshold

@@ -39,11 +39,10 @@ from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
-from policies.support.one_chain import ANSWERS
 from policies.support.round_costs import BUCKET, PathCosts, RoundCosts
 from predictors.base import load_as
 from predictors.hazard.chains import Distribution, HazardChains
-from predictors.hazard.network import Hazard
+from predictors.hazard.network import HazardPredictor
 from predictors.hazard.steps import HazardSteps, Known, chance
 from predictors.hazard.suffix_match import WINDOW
 from predictors.hazard.trees import HazardNodes
@@ -77,7 +76,7 @@ class CostAware(StopRule):
 
     def __init__(
         self,
-        predictor: str | Path | Hazard = "mini/hazard",
+        predictor: str | Path | HazardPredictor = "mini/hazard",
         cost: str | Path | CostModel = "mini",
         rate: float | None = None,
         patience: float = 1.0,
@@ -86,7 +85,7 @@ class CostAware(StopRule):
             raise ValueError(f"rate must be > 0, got {rate}")
         if not patience > 0:
             raise ValueError(f"patience must be > 0, got {patience}")
-        self.predictor = load_as(Hazard, predictor)
+        self.predictor = load_as(HazardPredictor, predictor)
         self.cost = cost if isinstance(cost, CostModel) else CostModel.load(cost)
         self.patience = patience
         self._steps = HazardSteps(self.predictor)
@@ -122,12 +121,12 @@ class CostAware(StopRule):
         if len(tree) > tree.num_levels:
             return self._go_on_tree(tree, frontier)
         depth = tree.num_levels
-        asked = self._asked([said for [said] in tree.of_level(-1, "log_probs").tolist()], depth)
+        asked = self._asked([said for [said] in tree.log_probs[:, tree.last_level].tolist()], depth)
         if asked:
             self._ask(asked, tree.log_probs.tolist(), tree.token_ids.tolist())
         return _answer([plan > depth for plan in self._plans], frontier)
 
-    def keep(self, tree: DraftTree, chosen: Tensor) -> Tensor:
+    def prune(self, tree: DraftTree, chosen: Tensor) -> Tensor:
         if len(tree) == tree.num_levels:  # a chain, whose tokens were priced with verification
             return chosen
         rows = range(tree.num_rounds)
@@ -206,7 +205,9 @@ class CostAware(StopRule):
         first, depth = len(tree) - num_parents * num_ranks, tree.num_levels
         opened: list[Sequence[int]] = []
         said: list[float] = []
-        columns = (tree.of_level(-1, name).tolist() for name in ("path_log_probs", "log_probs"))
+        columns = (
+            column[:, tree.last_level].tolist() for column in (tree.path_log_probs, tree.log_probs)
+        )
         for row, (paths, log_probs) in enumerate(zip(*columns, strict=True)):
             place = paths.index(max(paths))
             if paths[place] == -math.inf:  # nothing was drafted here
@@ -252,8 +253,5 @@ class CostAware(StopRule):
 
 
 def _answer(goes_on: list[bool], frontier: Tensor) -> Tensor:
-    """[P, F] the same of all nodes of a round."""
-    found = ANSWERS[goes_on[0]] if len(goes_on) == 1 else torch.tensor(goes_on).unsqueeze(1)
-    if not frontier.is_cpu:
-        found = found.to(frontier.device)
-    return found if frontier.shape[1] == 1 else found.expand(frontier.shape)
+    """[P] as bool [P, F]."""
+    return torch.tensor(goes_on, device=frontier.device).unsqueeze(1).expand_as(frontier)

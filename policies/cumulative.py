@@ -16,7 +16,6 @@ from torch import Tensor
 from adaeagle.policy import StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.support.one_chain import ANSWERS, is_one_chain
 
 
 class Cumulative(StopRule):
@@ -36,6 +35,4 @@ class Cumulative(StopRule):
         self._least = float(np.float32(log_threshold))  # as log-probabilities are rounded
 
     def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        if is_one_chain(tree, frontier):
-            return ANSWERS[tree.of_level(-1, "path_log_probs").item() > self._least]
         return tree.path_log_probs.gather(1, frontier) > self._least

@@ -12,14 +12,12 @@ import math
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.support.one_chain import ANSWERS, is_one_chain
 from predictors.acceptance.base import AcceptancePredictor
 from predictors.base import load_as
 
@@ -32,7 +30,6 @@ class Disco(StopRule):
         threshold: a probability in (0, 1).
     """
 
-    needs_entropy = True
     search_space: ClassVar[SearchSpace] = {"threshold": Float(0.05, 0.95)}
 
     def __init__(
@@ -41,20 +38,16 @@ class Disco(StopRule):
         if not 0 < threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), got {threshold}")
         self.predictor = load_as(AcceptancePredictor, predictor)  # type: ignore[type-abstract]
-        self.num_confidences = self.predictor.num_confidences
+        self.needs = self.predictor.needs
         self.threshold = threshold
         self._least = math.log(threshold) - math.log1p(-threshold)
-        self._odds = self.predictor.odds()
+        self._scorer = self.predictor.scorer()
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
     def begin(self, context: Context) -> None:
-        self._odds.begin(context)
+        self._scorer.begin(context)
 
     def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        if is_one_chain(tree, frontier):
-            return ANSWERS[self._odds.of_newest(tree) >= self._least]
-        start = len(tree) - frontier.shape[1]  # the latest forward's nodes, in whatever order
-        is_open = torch.from_numpy(self._odds.of(tree, start) >= self._least).to(frontier.device)
-        return is_open if frontier.shape[1] == 1 else is_open.gather(1, frontier - start)
+        return self._scorer.log_odds(tree, frontier) >= self._least

@@ -59,4 +59,4 @@ class Eagle2(Shape):
     def children(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         if len(tree) == 0:
             return frontier.new_full(frontier.shape, self.width)
-        return likeliest(tree.of_level(-1, "path_log_probs"), self.width) * self.width
+        return likeliest(tree.path_log_probs.gather(1, frontier), self.width) * self.width

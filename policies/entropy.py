@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from adaeagle.policy import StopRule
+from adaeagle.policy import Needs, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 
@@ -27,7 +27,7 @@ class Entropy(StopRule):
         scale: above 0.
     """
 
-    needs_entropy = True
+    needs = Needs(entropy=True)
 
     search_space: ClassVar[SearchSpace] = {"threshold": Float(0.05, 1.0)}  # `scale` only scales it
 

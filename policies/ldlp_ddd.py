@@ -8,14 +8,10 @@ Differs from the paper: on trees each path is judged by itself.
 from pathlib import Path
 from typing import ClassVar
 
-from torch import Tensor
-
 from adaeagle.search_space import Float, SearchSpace
-from adaeagle.tree import DraftTree
 from policies.combine import AllOf
 from policies.cumulative import Cumulative
 from policies.ldlp import LDLP
-from policies.support.one_chain import ANSWERS, is_one_chain
 from predictors.length.ldlp import LengthPredictor
 
 
@@ -40,11 +36,3 @@ class LDLPDDD(AllOf):
         offset: float = 0.0,
     ) -> None:
         super().__init__(LDLP(predictor, offset), Cumulative(log_threshold))
-
-    def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        told, unlikely = self.rules
-        goes_on = told.should_continue(tree, frontier)
-        # Neither learns of what it sees: on one chain the second need not be asked.
-        if is_one_chain(tree, frontier):
-            return goes_on if goes_on is ANSWERS[True] else unlikely.should_continue(tree, frontier)
-        return goes_on | unlikely.should_continue(tree, frontier)

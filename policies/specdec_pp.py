@@ -10,22 +10,20 @@ Shapes: P rounds side by side, F frontier nodes.
 """
 
 import math
-from operator import add
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
-from policies.support.one_chain import ANSWERS, is_one_chain
 from policies.support.path_scores import PathScores
 from predictors.acceptance.base import AcceptancePredictor
 from predictors.base import load_as
-from predictors.layers.in_numpy import Floats, log_sigmoid
 
 
 class SpecDecPP(StopRule):
@@ -36,7 +34,6 @@ class SpecDecPP(StopRule):
         max_risk: a probability in [0, 1].
     """
 
-    needs_entropy = True
     search_space: ClassVar[SearchSpace] = {"max_risk": Float(0.05, 0.95)}
 
     def __init__(
@@ -47,29 +44,21 @@ class SpecDecPP(StopRule):
         if not 0 <= max_risk <= 1:
             raise ValueError(f"max_risk must be in [0, 1], got {max_risk}")
         self.predictor = load_as(AcceptancePredictor, predictor)  # type: ignore[type-abstract]
-        self.num_confidences = self.predictor.num_confidences
+        self.needs = self.predictor.needs
         self.max_risk = max_risk
         self._least = math.log1p(-max_risk) if max_risk < 1 else -math.inf
-        self._odds = self.predictor.odds()
-        self._paths = PathScores(self._log_accept, add)
+        self._scorer = self.predictor.scorer()
+        self._paths = PathScores(self._log_accept, torch.add)
 
     def check(self, identify: Identify) -> None:
         self.predictor.check(identify())
 
     def begin(self, context: Context) -> None:
         self._paths.clear()
-        self._odds.begin(context)
+        self._scorer.begin(context)
 
     def should_continue(self, tree: DraftTree, frontier: Tensor) -> Tensor:
-        if is_one_chain(tree, frontier):
-            return ANSWERS[self._paths.of_chain(tree, self._newest) >= self._least]
-        is_open = self._paths.at(tree, frontier) >= self._least
-        return torch.from_numpy(is_open).to(frontier.device)
+        return self._paths.of(tree).gather(1, frontier) >= self._least
 
-    def _log_accept(self, tree: DraftTree, start: int) -> Floats:
-        return log_sigmoid(self._odds.of(tree, start))
-
-    def _newest(self, tree: DraftTree) -> float:
-        odds = self._odds.of_newest(tree)
-        # log(1 / (1 + exp(-odds))), of which the exponential must not overflow.
-        return -math.log1p(math.exp(-odds)) if odds > 0 else odds - math.log1p(math.exp(odds))
+    def _log_accept(self, tree: DraftTree, rows: Tensor) -> Tensor:
+        return F.logsigmoid(self._scorer.log_odds(tree, rows))

@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adaeagle.policy import Budget, Context, Proposal, StopRule
+from adaeagle.policy import Budget, Context, ProposalMode, StopRule
 from adaeagle.search_space import Int, SearchSpace, StopRuleChoice, Tree
 from adaeagle.tree import DraftTree
 from policies.support.shape import Shape
@@ -95,7 +95,7 @@ class StaticTree(Shape):
         self,
         tree: str | Sequence[Sequence[int]] = "eagle1",
         stop: StopRule | None = None,
-        proposal: Proposal = "draw",
+        proposal: ProposalMode = "draw",
     ) -> None:
         if proposal not in ("draw", "top_k"):
             raise ValueError(f"proposal must be 'draw' or 'top_k', got {proposal!r}")
@@ -135,9 +135,9 @@ class StaticTree(Shape):
             # One column in front for the root, so that row -1 + 1 is its place.
             self._numbers = torch.zeros_like(frontier)
             return self._num_children[self._numbers]
-        parents = tree.of_level(-1, "parents")
+        parents = tree.parents.gather(1, frontier)
         # Beside wider trees there are more ranks, all of them padding here.
-        ranks = tree.of_level(-1, "ranks").clamp(max=self._child.shape[1] - 1)
+        ranks = tree.ranks.gather(1, frontier).clamp(max=self._child.shape[1] - 1)
         numbers = self._child[self._numbers.gather(1, parents + 1), ranks]
         self._numbers = torch.cat((self._numbers, numbers), dim=1)
         return self._num_children[numbers]

@@ -10,6 +10,7 @@ from adaeagle.policy import Budget, Context, Policy
 class Vanilla(Policy):
     """Never drafts."""
 
+    drafts = False
     static_shape = True
 
     def plan(self, context: Context) -> Budget:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import safetensors.torch
 import torch
@@ -50,7 +50,7 @@ class Examples:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class Metadata:
     """What a predictor was trained for and on."""
 
     models: ModelIdentity
@@ -59,8 +59,36 @@ class About:
     training: dict[str, Any] = field(default_factory=dict)  # how it was trained, what came out
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> "About":
+    def from_json(cls, raw: dict[str, Any]) -> "Metadata":
         return cls(**{**raw, "models": ModelIdentity(**raw["models"])})
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptancePredictions:
+    """Of drafted tokens that a verification judges, or of nodes of trees that it might."""
+
+    probs: Tensor  # [M] float32, the predictor's
+    confidences: Tensor  # [M] float32, the draft's own, of the token or of its path
+    accepted: Tensor  # [M] bool
+    depths: Tensor  # [M] int64
+    examples: Tensor  # [M] int64, which example each belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class LengthPredictions:
+    """Of chains' lengths, made before drafting."""
+
+    predicted: Tensor  # [M] float32, not rounded
+    true: Tensor  # [M] int64: the labels that it was trained on
+    examples: Tensor  # [M] int64, which example each belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a predictor says; some kinds say one, some the other, some both."""
+
+    acceptance: AcceptancePredictions | None = None
+    lengths: LengthPredictions | None = None
 
 
 class Predictor(nn.Module, ABC):
@@ -72,6 +100,8 @@ class Predictor(nn.Module, ABC):
 
     kind: ClassVar[str]
     """The name it is registered under."""
+    policies: ClassVar[tuple[str, ...]] = ()
+    """Names of the policies that take it as `predictor`, which an evaluation replays."""
     needs_embedding: bool = False
     """`build` must be given the target's input embedding to train."""
     needs_features: bool = False
@@ -79,18 +109,18 @@ class Predictor(nn.Module, ABC):
     needs_cost: bool = False
     """Its labels depend on what rounds cost."""
 
-    about: About
+    metadata: Metadata
     _device = torch.device("cpu")
 
-    def prepare(self, about: About, embedding: Tensor | None = None) -> None:
+    def prepare(self, metadata: Metadata, embedding: Tensor | None = None) -> None:
         """Makes the layers.
 
         Args:
-            about: what it is for.
+            metadata: what it is for.
             embedding: [V, D] the target's input embedding, to train with; None: to load into.
         """
-        self.about = about
-        self.build(about.models, embedding)
+        self.metadata = metadata
+        self.build(metadata.models, embedding)
 
     @abstractmethod
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
@@ -108,12 +138,19 @@ class Predictor(nn.Module, ABC):
         """Means over a batch of examples that validation tells, beside a loss."""
         return {}
 
-    def moved_to(self, device: torch.device) -> Self:
-        """Itself, on a device; asked every round, so where nothing is to be done it is quick."""
+    def predictions(self, batch: Batch) -> "Predictions":
+        """What it says of examples, beside what became of them: for evaluation.
+
+        Raises:
+            ValueError: it makes no predictions that can be compared with outcomes.
+        """
+        raise ValueError(f"predictor {self.kind} has no `predictions` that could be evaluated")
+
+    def move_to(self, device: torch.device) -> None:
+        """Moves its weights; called every round, so where nothing is to be done it is quick."""
         if self._device != device:
             self._device = device
             self.to(device)
-        return self
 
     def check(self, models: ModelIdentity) -> None:
         """Refuses models that this predictor was not trained for.
@@ -121,7 +158,7 @@ class Predictor(nn.Module, ABC):
         Raises:
             ValueError: the message says which, by name and weights.
         """
-        mine = self.about.models
+        mine = self.metadata.models
         for part in ("target", "drafter"):
             theirs = getattr(models, f"{part}_weights")
             if theirs != getattr(mine, f"{part}_weights"):
@@ -134,7 +171,7 @@ class Predictor(nn.Module, ABC):
 
     def check_feature_size(self, feature_size: int) -> None:
         """Refuses features of another size than it was trained for."""
-        mine = self.about.models.feature_size
+        mine = self.metadata.models.feature_size
         if feature_size != mine:
             raise ValueError(
                 f"features of predictor {self.kind} must be of size {mine}, got {feature_size}"
@@ -167,7 +204,7 @@ class Predictor(nn.Module, ABC):
             "format": FORMAT,
             "kind": self.kind,
             "settings": self.settings,
-            "about": asdict(self.about),
+            "about": asdict(self.metadata),
         }
         write_whole(folder / CONFIG, (json.dumps(config, indent=1) + "\n").encode())
 
@@ -225,7 +262,7 @@ def load_predictor(source: str | Path) -> Predictor:
         if config["format"] != FORMAT:
             raise ValueError(f"format must be {FORMAT}, got {config['format']!r}")
         predictor: Predictor = lookup(config["kind"], PREDICTORS)(**config["settings"])
-        predictor.prepare(About.from_json(config["about"]))
+        predictor.prepare(Metadata.from_json(config["about"]))
         weights = safetensors.torch.load_file(folder / WEIGHTS)
         predictor.restore(weights)
     except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:

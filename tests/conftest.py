@@ -26,7 +26,7 @@ from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.identity import ModelIdentity
 from adaeagle.registry import PREDICTORS, build
 from experiments.mini.tokenizer import train_tokenizer
-from predictors.base import About, Predictor
+from predictors.base import Metadata, Predictor
 
 NEAR_TIE = 1e-4
 """Forwards of different width round differently: below this gap either token is right."""
@@ -213,7 +213,7 @@ def random_predictor() -> Callable[..., Predictor]:
         predictor: Predictor = build(spec, PREDICTORS)
         torch.manual_seed(seed)
         embedding = torch.randn(models.vocab_size, models.feature_size)
-        predictor.prepare(About(models), embedding if predictor.needs_embedding else None)
+        predictor.prepare(Metadata(models), embedding if predictor.needs_embedding else None)
         with torch.no_grad():
             for name, weight in predictor.named_parameters():
                 weight.mul_(3.0 if name.endswith("weight") else 1.0)

@@ -21,6 +21,6 @@ def top2_gap(target: Target, token_ids: Sequence[int]) -> float:
 
     Near 0 two correct forwards may round to different tokens; far from 0 a difference is a bug.
     """
-    _, logits = target.begin(token_ids, capacity=len(token_ids)).prefill()
+    _, logits = target.begin(1, capacity=len(token_ids)).prefill(token_ids)
     best, second = logits[0].float().topk(2).values.tolist()
     return float(best - second)

@@ -1,10 +1,12 @@
 """Texts under a policy, whole or piece by piece. A round is `decoder`'s."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
 from functools import partial
 
-from adaeagle.decoding.decoder import Decoding
+from adaeagle.decoding.decoder import Decoder
 from adaeagle.decoding.sampling import Sampling, SamplingMode
+from adaeagle.decoding.sequence import Sequence
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.identify import identify
 from adaeagle.models.target import Target
@@ -17,7 +19,7 @@ def generate(
     target: Target,
     drafter: Drafter | None,
     policy: Policy | str,
-    prompt_ids: Sequence[int],
+    prompt_ids: Many[int],
     *,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -25,7 +27,7 @@ def generate(
     top_k: int = 0,
     sampling: SamplingMode = "rejection",
     seed: int = 0,
-    stop_token_ids: Sequence[int] | None = None,
+    stop_token_ids: Many[int] | None = None,
 ) -> Generation:
     """Continues a prompt; the text does not depend on drafter or policy, its speed does.
 
@@ -72,7 +74,7 @@ def stream(
     target: Target,
     drafter: Drafter | None,
     policy: Policy | str,
-    prompt_ids: Sequence[int],
+    prompt_ids: Many[int],
     *,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -80,7 +82,7 @@ def stream(
     top_k: int = 0,
     sampling: SamplingMode = "rejection",
     seed: int = 0,
-    stop_token_ids: Sequence[int] | None = None,
+    stop_token_ids: Many[int] | None = None,
 ) -> Iterator[Piece]:
     """Like `generate`, a piece at a time: the prefill's token first, then each round's."""
     chosen_sampling = Sampling(temperature, top_p, top_k, sampling, seed)
@@ -103,7 +105,13 @@ def stream(
     stops = target.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
     policy = get_policy(policy)
     policy.check(partial(identify, target, drafter))
-    decoding = Decoding(
-        target, drafter, policy, list(prompt_ids), chosen_sampling, limit, frozenset(stops)
+    sequence = Sequence(
+        prompt_ids=list(prompt_ids), limit=limit, stop_token_ids=frozenset(stops), seed=seed
     )
-    return decoding.pieces()
+    return _pieces(Decoder(target, drafter, policy, chosen_sampling, [sequence]), sequence)
+
+
+def _pieces(decoder: Decoder, sequence: Sequence) -> Iterator[Piece]:
+    yield from decoder.prefill()
+    while not sequence.is_done:
+        yield from decoder.step()

@@ -6,18 +6,17 @@ Differs from the paper: trees as well as chains.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AutoConfig
 
 from adaeagle.data.bundled import bundled_folder
-from adaeagle.drafters.model_text import ModelTextSession
-from adaeagle.drafters.node_mask import NodeMask
-from adaeagle.models.kv_cache import additive, causal_mask
+from adaeagle.drafters.base import Drafter, Proposal
+from adaeagle.drafters.session import NetworkSession
 from adaeagle.models.target import Target
 
 
-class ModelDrafter:
+class ModelDrafter(Drafter):
     """A causal LM that proposes for a target with the same vocabulary.
 
     Args:
@@ -25,8 +24,7 @@ class ModelDrafter:
         target: the model it drafts for.
     """
 
-    feature_layers: tuple[int, ...] = ()
-    vocab_map: Tensor | None = None
+    kind = "lm"
 
     def __init__(self, model: Target, target: Target) -> None:
         if model.vocab_size != target.vocab_size:
@@ -36,7 +34,6 @@ class ModelDrafter:
             )
         self.model = model
         self.network = model.model
-        """What tells this drafter from others, see `adaeagle.identity`."""
         self.name = model.name
 
     @classmethod
@@ -56,51 +53,49 @@ class ModelDrafter:
         )
         return cls(model, target)
 
-    def begin(self, prompt_ids: Sequence[int], capacity: int) -> "ModelSession":
-        return ModelSession(self.model, prompt_ids, capacity)
+    def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> "ModelSession":
+        return ModelSession(self.model, prompts, capacity)
 
-    def read(self, token_ids: Tensor, features: Tensor | None) -> ModelTextSession:
-        return ModelTextSession(self.model, token_ids)
+    def open(self, token_ids: Tensor, features: Tensor | None) -> "ModelSession":
+        session = ModelSession(self.model, [token_ids[:1].tolist()], 2 * len(token_ids))
+        session.open_text(token_ids.to(self.model.device), None)
+        return session
 
 
-class ModelSession:
-    """One text's cache of the draft model: the committed tokens, then the current round's nodes."""
+class ModelSession(NetworkSession):
+    """Texts on a draft model: the committed tokens, then the current round's nodes."""
 
-    def __init__(self, model: Target, prompt_ids: Sequence[int], capacity: int) -> None:
+    def __init__(self, model: Target, prompts: Sequence[Sequence[int]], capacity: int) -> None:
+        super().__init__(model.new_cache(capacity, len(prompts)), model.dtype, num_unseen=0)
         self._model = model
-        self._cache = model.new_cache(capacity)
+        # `catch_up` begins with the second token of a text: the first ones that are still unseen.
+        self._first = {row: prompt_ids[0] for row, prompt_ids in enumerate(prompts)}
+
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
+        if begun := {row: first for row, first in self._first.items() if counts[row] > 0}:
+            shifted = F.pad(token_ids, (0, 1))
+            for row, first in begun.items():
+                shifted[row, 1:], shifted[row, 0] = token_ids[row], first
+                del self._first[row]
+            counts = [count + (row in begun) for row, count in enumerate(counts)]
+            token_ids = shifted[:, : max(counts)]
+        return self.catch_up_on(token_ids, None, counts)
+
+    def replace(self, row: int, prompt_ids: Sequence[int]) -> None:
+        super().replace(row, prompt_ids)
+        self._first[row] = prompt_ids[0]
+
+    def run(
+        self, token_ids: Tensor, states: Tensor | None, positions: Tensor, mask: Tensor | None
+    ) -> Tensor:
         # A target's text may outgrow the draft model's context: drafts get worse there, no more.
-        self._last_position = model.max_length - 1
-        # `catch_up` begins with the second token of the text.
-        self._first: Tensor | None = torch.tensor([[prompt_ids[0]]], device=model.device)
-        self._num_committed = 0
-        self._num_levels = 0
-        self._nodes = NodeMask()
+        positions = positions.clamp(max=self._model.max_length - 1)
+        return self._model.forward(token_ids, positions, mask, self._cache).last
 
-    def catch_up(self, token_ids: Tensor, features: Tensor | None) -> Tensor:
-        if self._first is not None:
-            token_ids = torch.cat((self._first, token_ids), dim=1)
-            self._first = None
-        self._cache.truncate(self._num_committed)
-        self._nodes.reset()
-        self._num_levels = 0
-        start, num_new = self._num_committed, token_ids.shape[1]
-        self._num_committed += num_new
-        mask = None
-        if start > 0 and num_new > 1:
-            allowed = causal_mask(num_new, self._num_committed, token_ids.device)
-            mask = additive(allowed, self._model.dtype)[None, None]
-        positions = torch.arange(start, self._num_committed, device=token_ids.device).unsqueeze(0)
-        positions = positions.clamp_(max=self._last_position)
-        hidden = self._model.forward(token_ids, positions, mask, self._cache).last
-        return self._model.logits(hidden[:, -1:])
+    def logits(self, outputs: Tensor) -> Tensor:
+        return self._model.logits(outputs)
 
-    def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
-        # A node at depth d follows num_committed tokens and d - 1 nodes; one level a call.
-        position = min(self._num_committed + self._num_levels, self._last_position)
-        positions = torch.full_like(token_ids, position)
-        self._num_levels += 1
-        allowed = self._nodes.extend(origins, self._num_committed)
-        mask = None if allowed is None else additive(allowed, self._model.dtype)
-        hidden = self._model.forward(token_ids, positions, mask, self._cache).last
-        return self._model.logits(hidden)
+    def states_after(self, outputs: Tensor) -> None:
+        return None

@@ -13,18 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaeagle.drafters.base import Drafter, Proposal
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
-from adaeagle.drafters.eagle_text import EagleTextSession
 from adaeagle.drafters.head_files import Weights, fill, find_head, read_head, write_head
 from adaeagle.drafters.head_layers import Attention, GatedMLP
-from adaeagle.drafters.node_mask import NodeMask
+from adaeagle.drafters.session import NetworkSession
 from adaeagle.models.backbone import LAST
-from adaeagle.models.kv_cache import KVCache, additive, causal_mask
+from adaeagle.models.kv_cache import KVCache
 from adaeagle.models.target import Target
 
 
-class EagleDrafter:
+class EagleDrafter(Drafter):
     """An EAGLE head with the target whose features it reads.
 
     Args:
@@ -46,15 +46,14 @@ class EagleDrafter:
         self.target = target
         self.head = head.to(target.device, target.dtype).eval()
         self.network = self.head
-        """What tells this drafter from others, see `adaeagle.identity`."""
         for module in self.head.modules():
             if isinstance(module, Attention | GatedMLP):
                 module.fuse()
         self.embedding = None if embedding is None else embedding.to(target.device, target.dtype)
         self.name = name
-        self.feature_layers: tuple[int, ...] = (LAST,)
-        self.vocab_map: Tensor | None = None
+        self.kind, self.feature_layers = "eagle", (LAST,)
         if isinstance(head, Eagle3Head):
+            self.kind = "eagle3"
             self.feature_layers = feature_layers(target.config.num_hidden_layers)
             self.vocab_map = head.vocab_map
 
@@ -92,68 +91,54 @@ class EagleDrafter:
             return self.head.logits(states)
         return self.target.logits(states)
 
-    def begin(self, prompt_ids: Sequence[int], capacity: int) -> "EagleSession":
-        return EagleSession(self, capacity)
+    def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> "EagleSession":
+        return EagleSession(self, len(prompts), capacity)
 
-    def read(self, token_ids: Tensor, features: Tensor | None) -> EagleTextSession:
-        if features is None:
-            raise ValueError("an EAGLE head needs the target's features, got none")
-        return EagleTextSession(self, token_ids, features)
+    def open(self, token_ids: Tensor, features: Tensor | None) -> "EagleSession":
+        num_pairs, device = len(token_ids) - 1, self.target.device
+        features = _needed(features)[:num_pairs].to(device, self.target.dtype)
+        session = EagleSession(self, 1, 2 * num_pairs)
+        session.open_text(token_ids[1:].to(device), self.states(features))
+        return session
 
 
-class EagleSession:
-    """One text's head cache: pairs of true features, and the nodes of the current round.
+class EagleSession(NetworkSession):
+    """Texts on a head: pairs of true features, and the nodes of the current round.
 
-    Predicted features are thrown away after each round and the cache goes on from the target's own.
+    The pair (f_i, t_{i+1}) takes slot i. Predicted features are thrown away after each round and
+    the cache goes on from the target's own.
     """
 
-    def __init__(self, drafter: EagleDrafter, capacity: int) -> None:
+    def __init__(self, drafter: EagleDrafter, num_texts: int, capacity: int) -> None:
+        cache = KVCache(drafter.head.layer_shapes(), capacity, num_texts)
+        super().__init__(cache, drafter.target.dtype, num_unseen=1)
         self._drafter = drafter
-        self._cache = KVCache(drafter.head.layer_shapes(), capacity)
-        self._num_pairs = 0  # pairs (f_i, t_{i+1}) of the committed text
-        # Predicted states: [P, 1, H] of the root, then [P, W, H] of each level.
-        self._outputs: list[Tensor] = []
-        self._nodes = NodeMask()
 
-    def catch_up(self, token_ids: Tensor, features: Tensor | None) -> Tensor:
-        if features is None:
-            raise ValueError("an EAGLE head needs the target's features, got none")
-        self._cache.truncate(self._num_pairs)
-        self._nodes.reset()
-        start, num_new = self._num_pairs, token_ids.shape[1]
-        self._num_pairs += num_new
-        mask = None
-        if start > 0 and num_new > 1:
-            allowed = causal_mask(num_new, self._num_pairs, token_ids.device)
-            mask = additive(allowed, features.dtype)[None, None]
-        positions = torch.arange(start, self._num_pairs, device=token_ids.device).unsqueeze(0)
-        outputs = self._forward(token_ids, self._drafter.states(features), positions, mask)
-        self._outputs = [outputs[:, -1:]]
-        return self._drafter.logits(self._outputs[0])
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
+        return self.catch_up_on(token_ids, self._drafter.states(_needed(features)), counts)
 
-    def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
-        allowed = self._nodes.extend(origins, self._num_pairs)
-        if self._nodes.is_chain:
-            states = self._outputs[-1]
-        else:
-            drafted = torch.cat(self._outputs, dim=1)  # [P, 1 + E, H]
-            index = origins.unsqueeze(2).expand(-1, -1, drafted.shape[2])
-            states = drafted.gather(1, index)
-        # The pair of a node at depth d sits at position num_pairs + d - 1; one level a call.
-        positions = torch.full_like(token_ids, self._num_pairs + len(self._outputs) - 1)
-        mask = None if allowed is None else additive(allowed, states.dtype)
-        outputs = self._forward(token_ids, states, positions, mask)
-        self._outputs.append(outputs)
-        return self._drafter.logits(outputs)
-
-    def _forward(
-        self, token_ids: Tensor, states: Tensor, positions: Tensor, mask: Tensor | None
+    def run(
+        self, token_ids: Tensor, states: Tensor | None, positions: Tensor, mask: Tensor | None
     ) -> Tensor:
         self._cache.reserve(token_ids.shape[1])
         embeddings = self._drafter.embed(token_ids)
         outputs = self._drafter.head(embeddings, states, positions, mask, self._cache)
         assert isinstance(outputs, Tensor)
         return outputs
+
+    def logits(self, outputs: Tensor) -> Tensor:
+        return self._drafter.logits(outputs)
+
+    def states_after(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+
+def _needed(features: Tensor | None) -> Tensor:
+    if features is None:
+        raise ValueError("an EAGLE head needs the target's features, got none")
+    return features
 
 
 def _load_eagle(name: str, raw: dict[str, Any], weights: Weights) -> EagleHead:

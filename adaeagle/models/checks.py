@@ -110,8 +110,8 @@ def check_tree(target: "Target") -> None:
     model = target.model
     with _refusing(model):
         prefix, root, tree = _probe_tree(model)
-        session = target.begin(prefix.tolist(), NUM_PREFIX + 1 + len(tree))
-        session.prefill()
+        session = target.begin(1, NUM_PREFIX + 1 + len(tree))
+        session.prefill(prefix.tolist())
         found = session.verify(root, tree, ancestors(tree))[1][0]
         texts = [
             torch.cat((prefix, root, tree.token_ids[0, list(path)], root))[: NUM_PREFIX + 4]

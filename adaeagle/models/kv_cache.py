@@ -1,5 +1,9 @@
 """A preallocated key-value cache that hands attention only what is filled, and compacts in place.
 
+Each text has a length of its own. A forward writes behind the longest text, so that all texts write
+the same slots, and `commit` moves what is kept to where its text ends. Slots between a shorter
+text and the forward's own are hidden by the mask (`attention_mask`).
+
 `transformers`' `StaticCache` attends over its whole capacity and its `DynamicCache` copies every
 layer at every step; here keys and values are written into one buffer and read back as views.
 
@@ -75,7 +79,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[no-untyped-call]  # of __init_sub
 
 
 class KVCache(Cache):
-    """Keys and values of every layer, in one buffer a device.
+    """Keys and values of every layer, in one buffer a device, of texts side by side.
 
     Args:
         layers: each layer's shape, in the model's order.
@@ -90,6 +94,8 @@ class KVCache(Cache):
         self._batch_size = batch_size
         self._slots = [_Layer() for _ in layers]
         super().__init__(layers=list(self._slots))
+        self.lengths = [0] * batch_size
+        """Committed tokens of each text."""
         self._allocate(capacity)
 
     def _allocate(self, capacity: int) -> None:
@@ -144,19 +150,94 @@ class KVCache(Cache):
         return [found[layer] for layer in range(len(self._slots))]
 
     def truncate(self, length: int) -> None:
-        """Forgets every slot from `length` on."""
+        """Forgets every slot from `length` on, of every text."""
         for layer in self._slots:
             layer.length = length
+        self.lengths = [min(each, length) for each in self.lengths]
 
-    def keep(self, start: int, slots: Tensor) -> None:
-        """Moves the rows at `slots` ([K] int64) to `start`, `start + 1` and on; drops the rest.
+    def discard(self) -> None:
+        """Forgets what was not committed."""
+        self.truncate(max(self.lengths))
 
-        The rows are gathered before they are written, so a row may move over another one.
+    def commit(self, kept: Sequence[Sequence[int]]) -> None:
+        """Puts rows that were run since the last commit behind each text, and forgets the others.
+
+        Rows are gathered before they are written, so a row may move over another one.
+
+        Args:
+            kept: of each text, which of the new rows to keep, ascending.
         """
-        end = start + slots.shape[0]
+        base, most = max(self.lengths), max(map(len, kept))
+        # Where nothing is kept, or less than elsewhere, slots are written over with themselves.
+        pairs = [
+            [(base + row, length + place) for place, row in enumerate(rows)]
+            for rows, length in zip(kept, self.lengths, strict=True)
+        ]
+        if any(source != end for row in pairs for source, end in row):
+            padded = [row + (most - len(row)) * [row[-1] if row else (0, 0)] for row in pairs]
+            self._move(torch.tensor(padded))
+        self.lengths = [length + len(rows) for rows, length in zip(kept, self.lengths, strict=True)]
+        for layer in self._slots:
+            layer.length = max(self.lengths)
+
+    def _move(self, pairs: Tensor) -> None:
+        """Copies slots: [B, K, 2] int64, from where and to where."""
         for buffer in self._buffers:
-            buffer[..., start:end, :] = buffer.index_select(3, slots.to(buffer.device))
-        self.truncate(end)
+            sources, ends = (
+                pairs[..., side].to(buffer.device)[None, :, None, :, None] for side in (0, 1)
+            )
+            shape = (*buffer.shape[:3], pairs.shape[1], buffer.shape[4])
+            moved = buffer.gather(3, sources.expand(shape))
+            buffer.scatter_(3, ends.expand(shape), moved)
+
+    def only(self, row: int) -> "KVCache":
+        """One text's part of the same buffers, as a cache of its own that begins empty.
+
+        It must not outgrow this cache's capacity; `begin_text` takes its length over.
+        """
+        part = KVCache.__new__(KVCache)
+        part._shapes, part._batch_size = self._shapes, 1
+        part._slots = [_Layer() for _ in self._shapes]
+        Cache.__init__(part, layers=list(part._slots))
+        part.lengths, part.capacity = [0], self.capacity
+        rows = slice(row, row + 1)
+        part._buffers = [buffer[:, rows] for buffer in self._buffers]
+        part._groups = [
+            (members, keys[:, rows], values[:, rows]) for members, keys, values in self._groups
+        ]
+        for members, keys, values in part._groups:
+            for layer, own_keys, own_values in zip(members, keys, values, strict=True):
+                part._slots[layer].keys, part._slots[layer].values = own_keys, own_values
+        return part
+
+    def begin_text(self, row: int, length: int) -> None:
+        """Says how much of a row `only` has filled for a new text."""
+        self.lengths[row] = length
+        for layer in self._slots:
+            layer.length = max(self.lengths)
+
+
+def attention_mask(
+    lengths: Sequence[int], own: Tensor, num_before: int, dtype: torch.dtype
+) -> Tensor:
+    """What new rows may attend to, in the form of `additive`: [B, 1, R, num_before + E].
+
+    Args:
+        lengths: of each text; everything in it may be attended to.
+        own: [B, R, E] bool, of what lies behind all texts, the new rows included.
+        num_before: slots of the longest text.
+        dtype: of the mask.
+    """
+    num_texts, num_rows, num_own = own.shape
+    shape = (num_texts, 1, num_rows, num_before + num_own)
+    mask = torch.zeros(shape, dtype=dtype, device=own.device)
+    mask[:, 0, :, num_before:] = additive(own, dtype)
+    if min(lengths) < num_before:
+        hidden = torch.arange(num_before) >= torch.tensor(lengths).unsqueeze(1)  # [B, S]
+        mask[..., :num_before].masked_fill_(
+            hidden.to(own.device)[:, None, None], torch.finfo(dtype).min
+        )
+    return mask
 
 
 def causal_mask(num_queries: int, num_keys: int, device: torch.device) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -21,10 +22,10 @@ from transformers import (
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.models.backbone import LAST, Backbone, Features
 from adaeagle.models.checks import check_tree, input_device, learn
-from adaeagle.models.kv_cache import KVCache, additive
+from adaeagle.models.kv_cache import KVCache, attention_mask
 from adaeagle.models.processors import check_processors
 from adaeagle.models.supported import check_attention, check_length, check_model, check_type
-from adaeagle.tree import DraftTree
+from adaeagle.tree import DraftTree, ExtraRows
 
 log = logging.getLogger(__name__)
 
@@ -175,13 +176,13 @@ class Target:
         check_processors(self.model.generation_config, is_greedy)
 
     def begin(
-        self, prompt_ids: Sequence[int], capacity: int, layers: tuple[int, ...] = (LAST,)
+        self, num_texts: int, capacity: int, layers: tuple[int, ...] = (LAST,)
     ) -> "TargetSession":
-        """A session on one text, with room for `capacity` tokens; nothing is run yet.
+        """A session on texts side by side, with room for `capacity` tokens of each.
 
         `layers` are those whose features the session gives, as in `forward`.
         """
-        return TargetSession(self, prompt_ids, capacity, layers)
+        return TargetSession(self, num_texts, capacity, layers)
 
     def forward(
         self,
@@ -191,12 +192,12 @@ class Target:
         cache: KVCache | None,
         layers: tuple[int, ...] = (LAST,),
     ) -> Features:
-        """Runs `token_ids` [1, R], appended to `cache`.
+        """Runs `token_ids` [B, R], appended to `cache`.
 
         Args:
-            token_ids: [1, R] int64, or whole texts [B, R] where there is no cache.
-            position_ids: [1, R] int64.
-            mask: additive [1, 1, R, S]; None: causal, everything before.
+            token_ids: [B, R] int64.
+            position_ids: [B, R] int64.
+            mask: additive [B, 1, R, S]; None: causal, everything before.
             cache: what came before, and grows; None: nothing, and nothing is kept.
             layers: whose features are `Features.chosen`: indices of `hidden_states` in
                 `transformers`, 0 the embeddings, k what layer k reads, -1 the last features.
@@ -206,85 +207,102 @@ class Target:
         features: Features = self.body(token_ids, position_ids, mask, cache, layers)
         return features
 
-    def new_cache(self, capacity: int) -> KVCache:
-        return KVCache(self._anatomy.layers, capacity)
+    def new_cache(self, capacity: int, num_texts: int = 1) -> KVCache:
+        return KVCache(self._anatomy.layers, capacity, num_texts)
 
 
 class TargetSession:
-    """One text on a target: its cache, tree forwards, and the commit of an accepted path."""
+    """Texts on a target: their cache, tree forwards, and the commit of accepted paths."""
 
     def __init__(
-        self, target: Target, prompt_ids: Sequence[int], capacity: int, layers: tuple[int, ...]
+        self, target: Target, num_texts: int, capacity: int, layers: tuple[int, ...]
     ) -> None:
-        if not prompt_ids:
-            raise ValueError("prompt_ids must hold at least one token, got none")
         self.target = target
         self.layers = layers
-        self.cache = target.new_cache(capacity)
-        self.prompt_ids = torch.tensor([list(prompt_ids)], device=target.device)
-        self._length = 0
+        self.cache = target.new_cache(capacity, num_texts)
 
-    @property
-    def length(self) -> int:
-        """Tokens whose keys and values are committed."""
-        return self._length
-
-    def prefill(self) -> tuple[Features, Tensor]:
-        """Runs the prompt: features of every position and logits [1, V] of the last."""
-        num_tokens = self.prompt_ids.shape[1]
-        positions = torch.arange(num_tokens, device=self.target.device).unsqueeze(0)
-        features = self._forward(self.prompt_ids, positions, None)
-        self._length = num_tokens
-        return features, self.target.logits(features.last[:, -1])
-
-    def verify(self, root: Tensor, tree: DraftTree, paths: Tensor) -> tuple[Features, Tensor]:
-        """Runs the root and the drafted nodes in one forward, each attending to its own path.
+    def prefill(self, prompt_ids: Sequence[int], row: int = 0) -> tuple[Features, Tensor]:
+        """Begins a text: features [1, T, D] of its prompt and logits [1, V] after it.
 
         Args:
-            root: [1] int64, the pending token.
-            tree: N nodes of one round.
-            paths: [1, N, N] bool, `ancestors` of the tree.
+            prompt_ids: T tokens, at least one.
+            row: which of the texts side by side it is; whatever was there is forgotten.
+        """
+        if not prompt_ids:
+            raise ValueError("prompt_ids must hold at least one token, got none")
+        num_tokens = len(prompt_ids)
+        self.cache.begin_text(row, 0)
+        self.cache.reserve(num_tokens)
+        token_ids = torch.tensor([list(prompt_ids)], device=self.target.device)
+        positions = torch.arange(num_tokens, device=self.target.device).unsqueeze(0)
+        own = self.cache.only(row)
+        features = self.target.forward(token_ids, positions, None, own, self.layers)
+        self.cache.begin_text(row, num_tokens)
+        return features, self.target.logits(features.last[:, -1])
+
+    def verify(
+        self, roots: Tensor, tree: DraftTree, paths: Tensor, extra: ExtraRows | None = None
+    ) -> tuple[Features, Tensor]:
+        """Runs the roots and the drafted nodes in one forward, each attending to its own path.
+
+        Args:
+            roots: [P] int64, the pending tokens.
+            tree: N nodes of each round.
+            paths: [P, N, N] bool, `ancestors` of the tree.
+            extra: X rows beside the tree's, which are behind it.
 
         Returns:
-            features of R = N+1 rows and logits [1, N+1, V]; row 0 is the root's.
+            features of R = 1 + N + X rows and logits [P, R, V]; row 0 is the root's.
         """
-        start = self._length
-        root = root.view(1, 1)
-        if len(tree) == 0:
-            positions = torch.full_like(root, start)
-            features = self._forward(root, positions, None)
-        else:
-            token_ids = torch.cat((root, tree.token_ids), dim=1)
-            positions = torch.cat((torch.zeros_like(root), tree.depths), dim=1) + start
-            mask = tree_mask(paths, start, self.target.dtype)
-            features = self._forward(token_ids, positions, mask)
+        token_ids, depths = roots.unsqueeze(1), torch.zeros_like(roots).unsqueeze(1)
+        own = torch.ones(len(roots), 1, 1, dtype=torch.bool, device=roots.device)
+        if len(tree) > 0:
+            token_ids, depths = (
+                torch.cat(pair, dim=1)
+                for pair in ((token_ids, tree.token_ids), (depths, tree.depths))
+            )
+            own = _below_root(paths)
+        if extra is not None:
+            token_ids, depths = (
+                torch.cat(pair, dim=1)
+                for pair in ((token_ids, extra.token_ids), (depths, extra.depths))
+            )
+            own = _beside(own, extra.allowed)
+        lengths = torch.tensor(self.cache.lengths, device=roots.device)
+        start, mask = max(self.cache.lengths), None
+        if token_ids.shape[1] > 1 or min(self.cache.lengths) < start:
+            mask = attention_mask(self.cache.lengths, own, start, self.target.dtype)
+        features = self.target.forward(
+            token_ids, depths + lengths.unsqueeze(1), mask, self.cache, self.layers
+        )
         return features, self.target.logits(features.last)
 
-    def _forward(self, token_ids: Tensor, positions: Tensor, mask: Tensor | None) -> Features:
-        return self.target.forward(token_ids, positions, mask, self.cache, self.layers)
+    def commit(self, rows: Sequence[Sequence[int]]) -> None:
+        """Keeps, of each text, rows of the last forward: the root's and its accepted path's.
 
-    def commit(self, rows: list[int]) -> None:
-        """Keeps the root and the accepted path: rows of the last forward, 0 first, ascending."""
-        if rows == list(range(len(rows))):  # a chain lies where it belongs
-            self.cache.truncate(self._length + len(rows))
-        else:
-            self.cache.keep(self._length, torch.tensor(rows) + self._length)
-        self._length = self.cache.length
+        Args:
+            rows: of each text, ascending, 0 first; none of a text that has ended.
+        """
+        self.cache.commit(rows)
 
 
-def tree_mask(paths: Tensor, num_before: int, dtype: torch.dtype) -> Tensor:
-    """What root and nodes may attend to, in the form of `additive`.
+def _below_root(paths: Tensor) -> Tensor:
+    """What root and nodes see of each other: [P, N, N] bool → [P, 1 + N, 1 + N]."""
+    own = F.pad(paths, (1, 0, 1, 0))
+    own[..., 0] = True
+    return own
 
-    [P, N, N] bool → [P, 1, N+1, num_before + N+1]. The text so far and the root are everyone's, so
-    only the drafted nodes' columns are worked on, however long the text.
+
+def _beside(own: Tensor, allowed: Tensor) -> Tensor:
+    """Extra rows see the root and each other, and nobody else sees them.
+
+    [P, R, R] and [P, X, X] → [P, R + X, R + X].
     """
-    num_rounds, num_nodes, _ = paths.shape
-    shape = (num_rounds, 1, num_nodes + 1, num_before + num_nodes + 1)
-    mask = torch.zeros(shape, dtype=dtype, device=paths.device)
-    drafted = mask[:, 0, :, num_before + 1 :]
-    drafted[:, 0] = torch.finfo(dtype).min
-    drafted[:, 1:] = additive(paths, dtype)
-    return mask
+    num_rows, num_extra = own.shape[1], allowed.shape[1]
+    joined = F.pad(own, (0, num_extra, 0, num_extra))
+    joined[:, num_rows:, 0] = True
+    joined[:, num_rows:, num_rows:] = allowed
+    return joined
 
 
 def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:

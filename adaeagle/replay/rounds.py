@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.decoding.clock import RoundClock
-from adaeagle.decoding.proposals import clamp_budget, draft
-from adaeagle.policy import Budget, Outcome, Policy
+from adaeagle.decoding.round import Drafted, clamp_budget, draft_round
+from adaeagle.policy import Outcome, Policy
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import ROOT, DraftTree
@@ -62,8 +62,7 @@ class Played:
     """Rounds side by side, and what a policy that learns is told of them."""
 
     rounds: Rounds
-    tree: DraftTree
-    keep: Tensor  # [P, N] bool
+    drafted: Drafted
     path: Tensor  # [P, L] the drafted nodes that the text goes through, -1 where none
     num_missing: int
 
@@ -76,32 +75,24 @@ def play(
     is_active: Tensor | None = None,
     clock: RoundClock | None = None,
 ) -> Played:
-    """One round at each of the positions `rows` [P]."""
-    positions, device = trace.positions, torch.device("cpu")
-    clock = clock or RoundClock(device)
+    """One round at each of the positions `rows` [P]; where it is not active, nothing is drafted."""
+    positions = trace.positions
+    clock = clock or RoundClock(torch.device("cpu"))
     context = positions.context(rows, number)
-    clock.ends("other")
-    budget = policy.plan(context)
-    clock.ends("policy")
-    budget = clamp_budget(budget, context.remaining)
     if is_active is not None:
-        depth = torch.as_tensor(budget.depth).expand(len(rows)) * is_active
-        budget = replace(budget, depth=depth if len(rows) > 1 else int(depth))
-    proposer = trace.proposer(rows, policy.needs_entropy, policy.num_confidences)
-    clock.ends("other")
-    tree = draft(policy, proposer, budget, len(rows), device, clock)
-    keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
-    clock.ends("policy")
+        context = replace(context, remaining=torch.where(is_active, context.remaining, 1))
+    proposer = trace.proposer(rows, policy.needs)
+    drafted = draft_round(policy, proposer, context, clock)
+    tree = drafted.tree
+    path, widths = torch.zeros(2, len(rows), 0, dtype=torch.int64)
     if len(tree) > 0:
         path = torch.from_numpy(trace.paths.through(rows, proposer.runs, tree.levels))
         if not tree.is_dense:
             path = path.masked_fill(~tree.valid.gather(1, path.clamp(min=0)), ROOT)
         widths = _widths(tree)
-    else:
-        path, widths = torch.zeros(2, len(rows), 0, dtype=torch.int64)
-    rounds = _count(tree, keep, path, widths, positions, rows, budget)
+    rounds = _count(drafted, path, widths, positions, rows)
     clock.ends("other")
-    return Played(rounds, tree, keep, path, proposer.num_missing)
+    return Played(rounds, drafted, path, proposer.num_missing)
 
 
 def play_nested(policies: Sequence[Policy], trace: Trace, rows: Tensor) -> list[Rounds]:
@@ -111,13 +102,13 @@ def play_nested(policies: Sequence[Policy], trace: Trace, rows: Tensor) -> list[
     budgets = [clamp_budget(policy.plan(context), context.remaining) for policy in policies]
     depths = [int(torch.as_tensor(budget.depth).max()) for budget in budgets]
     whole = play(policies[depths.index(max(depths))], trace, rows, -1)
-    found = []
+    rounds = []
     for policy, budget, depth in zip(policies, budgets, depths, strict=True):
-        tree = whole.tree.cut(depth)
+        tree = whole.drafted.tree.cut(depth)
         keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
         path, widths = whole.path[:, :depth], whole.rounds.widths[:, :depth]
-        found.append(_count(tree, keep, path, widths, positions, rows, budget))
-    return found
+        rounds.append(_count(Drafted(tree, keep, budget), path, widths, positions, rows))
+    return rounds
 
 
 def _widths(tree: DraftTree) -> Tensor:
@@ -133,19 +124,14 @@ def _widths(tree: DraftTree) -> Tensor:
 
 
 def _count(
-    tree: DraftTree,
-    keep: Tensor,
-    path: Tensor,
-    widths: Tensor,
-    positions: Positions,
-    rows: Tensor,
-    budget: Budget,
+    drafted: Drafted, path: Tensor, widths: Tensor, positions: Positions, rows: Tensor
 ) -> Rounds:
+    tree, keep, budget = drafted.tree, drafted.keep, drafted.budget
     is_kept = path >= 0
     if path.shape[1] > 0:
         is_kept = is_kept & keep.gather(1, path.clamp(min=0))
     num_accepted = is_kept.long().cumprod(1).sum(1)
-    num_drafted = torch.full_like(rows, len(tree)) if tree.is_dense else tree.valid.sum(1)
+    num_drafted = tree.valid.sum(1)
     is_wide = budget.max_children > 1 or budget.width_of(0) > 1
     is_tree = torch.full_like(rows, is_wide, dtype=torch.bool)
     if is_wide and not tree.is_dense:  # beside trees there may be chains
@@ -165,34 +151,25 @@ def outcome_of(
     played: Played, is_active: Tensor, positions: Positions, cost: CostModel | None
 ) -> Outcome:
     """What verification would have found."""
-    rounds, keep = played.rounds, played.keep
-    num_accepted = rounds.num_accepted * is_active
+    rounds, drafted = played.rounds, played.drafted
     places = torch.arange(played.path.shape[1])
-    is_on_path = places < num_accepted.unsqueeze(1)
-    accepted = torch.zeros(len(rounds.rows), len(played.tree) + 1, dtype=torch.bool)
+    is_on_path = places < rounds.num_accepted.unsqueeze(1)
+    num_nodes = len(drafted.tree)
+    accepted = torch.zeros(len(rounds.rows), num_nodes + 1, dtype=torch.bool)
     # The last column takes what is on no path.
-    accepted.scatter_(1, played.path.masked_fill(~is_on_path, len(played.tree)), True)
-    accepted = accepted[:, :-1]
-    # Nothing was tested below the token that ends a text.
-    reached = accepted & (played.tree.depths < positions.num_left[rounds.rows].unsqueeze(1))
-    reached = torch.cat((is_active.unsqueeze(1), reached), dim=1)
-    tested = reached.gather(1, played.tree.parents + 1) & keep
-    tree = played.tree
-    if keep is not tree.valid:
-        width = int(rounds.num_verified.max())
-        order = torch.argsort(keep, dim=1, descending=True, stable=True)[:, :width]
-        tested, accepted = tested.gather(1, order), accepted.gather(1, order)
-        tree = tree.take(keep, width)
+    accepted.scatter_(1, played.path.masked_fill(~is_on_path, num_nodes), True)
+    accepted, tree = accepted[:, :num_nodes], drafted.verified()
+    if tree is not drafted.tree:
+        order = torch.argsort(drafted.keep, dim=1, descending=True, stable=True)
+        accepted = accepted.gather(1, order[:, : len(tree)])
     seconds = torch.zeros(2, len(rounds.rows), dtype=torch.float64)
     if cost is not None:
         shapes = rounds.shapes(positions)
         seconds = torch.stack((cost.draft_seconds(shapes), cost.verify_seconds(shapes)))
-    return Outcome(
-        tree=tree,
-        tested=tested,
-        accepted=accepted,
-        num_accepted=num_accepted,
-        num_emitted=rounds.num_emitted * is_active,
+    return Outcome.of(
+        tree,
+        accepted,
+        positions.num_left[rounds.rows] * is_active,
         depth=rounds.depth,
         draft_seconds=seconds[0] * is_active,
         verify_seconds=seconds[1] * is_active,

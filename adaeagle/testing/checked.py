@@ -11,31 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaeagle.identity import Identify
-from adaeagle.policy import Budget, Context, Outcome, Policy
+from adaeagle.policy import Budget, Context, Outcome, PolicyWrapper
 from adaeagle.tree import DraftTree
 
 
-class Checked(Policy):
+class Checked(PolicyWrapper):
     """Passes every hook on to `policy` and checks what comes back."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.proposal = policy.proposal
-        self.learns = policy.learns
-        self.static_shape = policy.static_shape
-        self.needs_entropy = policy.needs_entropy
-        self.num_confidences = policy.num_confidences
-
-    def check(self, identify: Identify) -> None:
-        self.policy.check(identify)
-
-    def reset(self) -> None:
-        self.policy.reset()
 
     def plan(self, context: Context) -> Budget:
         with unchanged("plan", context):
-            budget = self.policy.plan(context)
+            budget = super().plan(context)
         assert isinstance(budget, Budget), f"plan must return a Budget, got {budget!r}"
         _check_limit("depth", budget.depth, context.remaining)
         if budget.nodes is not None:
@@ -62,7 +47,7 @@ class Checked(Policy):
         if self.static_shape:
             promised = min(width, frontier.shape[1])
             assert bool((opened[valid.all(1)] == promised).all()), (
-                f"fixed_shape must open {promised} nodes in every round, got {opened.tolist()}"
+                f"static_shape must open {promised} nodes in every round, got {opened.tolist()}"
             )
         return num_children
 
@@ -84,7 +69,7 @@ class Checked(Policy):
 
     def observe(self, outcome: Outcome) -> None:
         with unchanged("observe", outcome):
-            self.policy.observe(outcome)
+            super().observe(outcome)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import copy
 import io
 import pickle
 from functools import cache
-from typing import Any
 
 import pytest
 import torch
@@ -14,9 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from adaeagle.decoding.generate import generate
 from adaeagle.decoding.sampling import SamplingMode
 from adaeagle.drafters.causal_lm import ModelDrafter
-from adaeagle.identity import Identify
 from adaeagle.models.target import Target
-from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
+from adaeagle.policy import Budget, Composite, Context, Policy, StopRule
 from adaeagle.testing.checked import Checked, check_tensor, unchanged
 from adaeagle.testing.toy_rounds import Agreement, ToyRound, ToyTexts
 from adaeagle.tree import DraftTree
@@ -158,7 +156,7 @@ class Plain(Policy):
         return Budget(depth=0)
 
 
-class Stopped(Policy):
+class Stopped(Composite, Policy):
     """A beam, or a chain, that a rule cuts short.
 
     Args:
@@ -168,15 +166,10 @@ class Stopped(Policy):
     """
 
     def __init__(self, rule: StopRule, depth: int, width: int) -> None:
+        super().__init__(rule)
         self.rule = rule
         self.depth = depth
         self.width = width
-        self.learns = rule.learns
-        self.needs_entropy = rule.needs_entropy
-        self.num_confidences = rule.num_confidences
-
-    def check(self, identify: Identify) -> None:
-        self.rule.check(identify)
 
     def plan(self, context: Context) -> Budget:
         with unchanged("begin", context):
@@ -192,9 +185,12 @@ class Stopped(Policy):
             return num_children
         with unchanged("should_continue", tree, frontier):
             open_ = self.rule.should_continue(tree, frontier)
+        if isinstance(open_, bool):
+            return num_children * open_
         check_tensor("should_continue", open_, frontier.shape, torch.bool)
-        turned = self.rule.should_continue(tree, frontier.flip(1)).flip(1)
-        assert torch.equal(open_, turned), (
+        turned = self.rule.should_continue(tree, frontier.flip(1))
+        assert isinstance(turned, Tensor)
+        assert torch.equal(open_, turned.flip(1)), (
             "should_continue must not depend on the order of the frontier"
         )
         return num_children * open_
@@ -203,23 +199,11 @@ class Stopped(Policy):
         chosen = super().select(tree, budget)
         if len(tree) == 0:
             return chosen
-        with unchanged("keep", tree, chosen):
-            kept = self.rule.keep(tree, chosen)
-        check_tensor("keep", kept, chosen.shape, torch.bool)
-        assert not bool((kept & ~chosen).any()), "keep must be a part of what was chosen"
+        with unchanged("prune", tree, chosen):
+            kept = self.rule.prune(tree, chosen)
+        check_tensor("prune", kept, chosen.shape, torch.bool)
+        assert not bool((kept & ~chosen).any()), "prune must keep a part of what was chosen"
         return kept
-
-    def reset(self) -> None:
-        self.rule.reset()
-
-    def observe(self, outcome: Outcome) -> None:
-        self.rule.observe(outcome)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.rule.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.rule.load_state_dict(state)
 
 
 @cache

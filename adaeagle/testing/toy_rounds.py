@@ -14,10 +14,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from adaeagle.decoding import verification as verify
+from adaeagle.decoding import verification
 from adaeagle.decoding.clock import RoundClock
-from adaeagle.decoding.proposals import LiveProposer, clamp_budget, draft
+from adaeagle.decoding.proposals import LiveProposer
+from adaeagle.decoding.round import draft_round
 from adaeagle.decoding.sampling import Sampling
+from adaeagle.drafters.base import DraftSession, Proposal
 from adaeagle.policy import Context, Outcome, Policy
 from adaeagle.tree import ROOT, DraftTree, ancestors
 
@@ -37,7 +39,7 @@ class ToyRound:
     num_emitted: int
 
 
-class ToySession:
+class ToySession(DraftSession):
     """A draft session that looks up what follows a token.
 
     Args:
@@ -50,15 +52,18 @@ class ToySession:
         self._places = places
         self._rows = torch.arange(len(places)).unsqueeze(1)
 
-    def catch_up(self, token_ids: Tensor, features: Tensor | None) -> Tensor:
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
         return self._look_up(token_ids[:, -1:])
 
-    def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
+    def extend(self, token_ids: Tensor, origins: Tensor) -> Proposal:
         self._places = self._places + 1
         return self._look_up(token_ids)
 
-    def _look_up(self, token_ids: Tensor) -> Tensor:
-        return self._draft_logits[self._rows, self._places.unsqueeze(1) % PHASES, token_ids]
+    def _look_up(self, token_ids: Tensor) -> Proposal:
+        places = self._places.unsqueeze(1) % PHASES
+        return Proposal(self._draft_logits[self._rows, places, token_ids])
 
 
 class ToyTexts:
@@ -82,7 +87,7 @@ class ToyTexts:
     ) -> None:
         texts = [_tables(seed, agreement, vocab_size, feature_size) for seed in seeds]
         tables = [torch.stack(of_all) for of_all in zip(*texts, strict=True)]
-        self._draft_logits, self._said, self._features = tables
+        self._draft_logits, self._choices, self._features = tables
         self._rows = torch.arange(len(seeds))
         self.root = torch.tensor([seed % vocab_size for seed in seeds])
         self.last = (self.root + 1) % vocab_size
@@ -118,40 +123,33 @@ class ToyTexts:
 
     def round(self, policy: Policy, number: int) -> list[ToyRound]:
         """One round of every text."""
-        budget = clamp_budget(policy.plan(self.context(number)), self.remaining)
         proposer = LiveProposer(
             ToySession(self._draft_logits, self.num_tokens),
-            (self.root.unsqueeze(1), None),
-            "top_k",
+            lambda: (self.root.unsqueeze(1), None, [1] * len(self._rows)),
+            policy,
             Sampling(),
-            torch.Generator(),
-            policy.needs_entropy,
-            num_confidences=policy.num_confidences,
+            [],
         )
-        cpu = torch.device("cpu")
-        tree = draft(policy, proposer, budget, len(self._rows), cpu, RoundClock(cpu))
+        clock = RoundClock(torch.device("cpu"))
+        drafted = draft_round(policy, proposer, self.context(number), clock)
+        tree = drafted.tree
         depth = (tree.depths * tree.valid).amax(1) if len(tree) else torch.zeros_like(self.root)
-        if len(tree):
-            keep = policy.select(tree, budget)
-            tree = tree.take(keep, int(keep.sum(1).max()))
-        return self._verify(policy, tree, depth)
+        return self._verify(policy, drafted.verified(), depth)
 
     def _verify(self, policy: Policy, tree: DraftTree, depth: Tensor) -> list[ToyRound]:
         token_ids = torch.cat((self.root.unsqueeze(1), tree.token_ids), dim=1)
         depths = torch.cat((torch.zeros_like(self.root).unsqueeze(1), tree.depths), dim=1)
         phases = (self.num_tokens.unsqueeze(1) + depths) % PHASES
-        said = self._said[self._rows.unsqueeze(1), phases, token_ids]  # [P, N+1]
-        accepted = verify.greedy(tree, ancestors(tree), said)
+        choices = self._choices[self._rows.unsqueeze(1), phases, token_ids]  # [P, N+1]
+        accepted = verification.greedy(tree, ancestors(tree), choices)
         reached = torch.cat((accepted.new_ones(len(depth), 1), accepted), dim=1)  # [P, N+1]
         num_accepted = accepted.sum(1)
         if policy.learns:
             policy.observe(
-                Outcome(
-                    tree=tree,
-                    tested=reached.gather(1, tree.parents + 1) & tree.valid,
-                    accepted=accepted,
-                    num_accepted=num_accepted,
-                    num_emitted=num_accepted + 1,
+                Outcome.of(
+                    tree,
+                    accepted,
+                    self.remaining,
                     depth=depth,
                     draft_seconds=0.001 * depth.double(),
                     verify_seconds=torch.full_like(depth, 0.01, dtype=torch.float64),
@@ -161,7 +159,7 @@ class ToyTexts:
         places = torch.arange(reached.shape[1]) * reached
         last = places.amax(1, keepdim=True)
         self.last = token_ids.gather(1, last).squeeze(1)
-        self.root = said.gather(1, last).squeeze(1)
+        self.root = choices.gather(1, last).squeeze(1)
         for text, path, own, root in zip(
             self._text_ids, token_ids, reached, self.root.tolist(), strict=True
         ):

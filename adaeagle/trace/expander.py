@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.decoding.proposals import best
-from adaeagle.drafters.base import TextDrafter, TextSession
+from adaeagle.drafters.base import Drafter, PrefixSession
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.text import RecordedText
@@ -26,7 +26,7 @@ MAX_TEXTS = 64
 class _OpenText:
     """A text on the draft model, and which of the envelope's nodes its session has run."""
 
-    def __init__(self, session: TextSession) -> None:
+    def __init__(self, session: PrefixSession) -> None:
         self.session = session
         self.run: dict[int, int] = {}
 
@@ -37,7 +37,7 @@ class _OpenText:
 
     def forget(self) -> None:
         self.run.clear()
-        self.session.forget()
+        self.session.reset()
 
 
 class Expander:
@@ -52,7 +52,7 @@ class Expander:
 
     def __init__(
         self,
-        drafter: TextDrafter,
+        drafter: Drafter,
         texts: Sequence[RecordedText],
         positions: Positions,
         envelope: Envelope,
@@ -117,7 +117,7 @@ class Expander:
             text = self._texts[number]
             features = text.features if text.draft_features is None else text.draft_features
             token_ids = torch.cat((text.prompt_ids, text.token_ids))
-            opened = _OpenText(self._drafter.read(token_ids, features))
+            opened = _OpenText(self._drafter.open(token_ids, features))
             if len(self._open) == MAX_TEXTS:
                 del self._open[next(iter(self._open))]  # the one not asked for longest
         if opened.session.num_run > MAX_NODES:
@@ -130,9 +130,9 @@ class Expander:
         lengths = self._positions.num_tokens[rows]
         is_node = parents >= 0
         if not is_node.any():
-            return opened.session.roots(lengths)
+            return opened.session.root_logits(lengths)
         if not is_node.all():
-            roots = opened.session.roots(lengths[~is_node])
+            roots = opened.session.root_logits(lengths[~is_node])
             inner = self._extend(opened, rows[is_node], parents[is_node], ranks[is_node])
             logits = inner.new_empty(len(rows), inner.shape[1])
             logits[is_node], logits[~is_node] = inner, roots
@@ -144,7 +144,7 @@ class Expander:
         token_ids = self._envelope.token_ids[parents, ranks]
         # The root is run with the text, it is no node of the session.
         above = torch.tensor([opened.run.get(parent, UNKNOWN) for parent in parents.tolist()])
-        return opened.session.extend(token_ids, above, self._positions.num_tokens[rows])
+        return opened.session.extend_prefixes(token_ids, above, self._positions.num_tokens[rows])
 
     def _run_ancestors(self, opened: _OpenText, nodes: Tensor) -> None:
         """Runs `nodes` and what they hang from, where the session has not; a root needs no run."""

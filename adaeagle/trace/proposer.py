@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adaeagle.policy import NOTHING, Needs
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.expander import Expander
 from adaeagle.trace.text_paths import Ints
@@ -23,16 +24,17 @@ class NotRecordedError(LookupError):
 
 
 class RecordedProposer:
-    """Stands in for the draft model at recorded positions.
+    """Stands in for the draft model at recorded positions, where texts are greedy.
 
     Args:
         envelope: what was recorded.
         rows: [P] int64 positions of the envelope, each once.
         expander: gives what drafts the nodes that were not recorded; None: they are refused.
         vocab_size: children that a node can have at most.
-        needs_entropy: give `Level.entropies`.
-        num_confidences: of `Level.confidences`.
+        needs: what else of the draft distributions levels give.
     """
+
+    is_drawn = False
 
     def __init__(
         self,
@@ -40,16 +42,14 @@ class RecordedProposer:
         rows: Tensor,
         expander: Callable[[], Expander] | None,
         vocab_size: int,
-        needs_entropy: bool = False,
-        num_confidences: int = 0,
+        needs: Needs = NOTHING,
     ) -> None:
         self._envelope = envelope
         self._rows = rows
         self._here = np.arange(len(rows))[:, None]
         self._expander = expander
         self._vocab_size = vocab_size
-        self._needs_entropy = needs_entropy
-        self._num_confidences = num_confidences
+        self._needs = needs
         # The children of the nodes that the latest forward ran: the tree's last level.
         self._children = envelope.roots[rows].view(-1, 1).numpy()  # [P, W*C]
         self._num_ranks = 1  # C
@@ -63,7 +63,7 @@ class RecordedProposer:
     ) -> Level:
         # Rounds are a few hundred numbers each, which NumPy looks up in a third of the time.
         num_ranks = min(num_ranks, self._vocab_size)
-        num_best = max(num_ranks, min(self._num_confidences, self._vocab_size))
+        num_best = max(num_ranks, min(self._needs.num_confidences, self._vocab_size))
         if num_best > self._envelope.num_ranks:
             self._envelope.widen(num_best)
         nodes = self._children
@@ -88,17 +88,18 @@ class RecordedProposer:
         self._children = look_up(envelope.children).reshape(len(nodes), -1)
         self._num_ranks = num_ranks
         entropies = confidences = None
-        if self._needs_entropy:
+        if self._needs.entropy:
             entropies = torch.from_numpy(envelope.entropies.numpy().take(known))
-        if self._num_confidences:
-            count = min(num_best, self._num_confidences)
+        if self._needs.num_confidences:
+            count = min(num_best, self._needs.num_confidences)
             confidences = torch.from_numpy(look_up(envelope.log_probs, count))
-            missing = self._num_confidences - count
+            missing = self._needs.num_confidences - count
             confidences = F.pad(confidences, (0, missing), value=-torch.inf)
         return Level(
             rows,
             torch.from_numpy(look_up(envelope.token_ids)),
             torch.from_numpy(look_up(envelope.log_probs)),
+            num_children=num_children,
             entropies=entropies,
             confidences=confidences,
         )

@@ -15,8 +15,8 @@ from torch import Tensor
 from adaeagle.data.prompts import Conversation, Prompt
 from adaeagle.decoding.clock import RoundClock
 from adaeagle.decoding.generate import generate
-from adaeagle.decoding.proposals import clamp_budget, draft
-from adaeagle.drafters.base import TextDrafter
+from adaeagle.decoding.round import Drafted, draft_round
+from adaeagle.drafters.base import Drafter
 from adaeagle.models.backbone import LAST
 from adaeagle.models.target import Target
 from adaeagle.policy import Policy
@@ -26,7 +26,6 @@ from adaeagle.trace.expander import Expander
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.proposer import RecordedProposer
 from adaeagle.trace.text import RecordedText
-from adaeagle.tree import DraftTree
 
 DEFAULT_ENVELOPE = (
     "chain(length=16)",
@@ -54,7 +53,7 @@ class Recorder:
     """
 
     target: Target
-    drafter: TextDrafter
+    drafter: Drafter
     policies: Sequence[str] = DEFAULT_ENVELOPE
     max_new_tokens: int = 256
     num_top: int = 8
@@ -133,9 +132,7 @@ class Recorder:
 
 def draft_at(
     policy: Policy, proposer: RecordedProposer, positions: Positions, rows: Tensor
-) -> DraftTree:
+) -> Drafted:
     """What a policy drafts at positions `rows` [P], side by side."""
     context = positions.context(rows, round_number=0)
-    budget = clamp_budget(policy.plan(context), context.remaining)
-    device = torch.device("cpu")
-    return draft(policy, proposer, budget, len(rows), device, RoundClock(device))
+    return draft_round(policy, proposer, context, RoundClock(torch.device("cpu")))

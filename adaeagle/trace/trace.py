@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-from adaeagle.drafters.base import TextDrafter
+from adaeagle.drafters.base import Drafter
+from adaeagle.policy import NOTHING, Needs
 from adaeagle.trace.envelope import Envelope
 from adaeagle.trace.expander import Expander
 from adaeagle.trace.positions import Positions
@@ -27,7 +28,7 @@ class Trace:
         self,
         texts: Sequence[RecordedText],
         vocab_size: int,
-        drafter: Callable[[], TextDrafter] | None = None,
+        drafter: Callable[[], Drafter] | None = None,
     ) -> None:
         self.texts = list(texts)
         self.vocab_size = vocab_size
@@ -39,14 +40,10 @@ class Trace:
         self._load = drafter
         self._expander: Expander | None = None
 
-    def proposer(
-        self, rows: Tensor, needs_entropy: bool = False, num_confidences: int = 0
-    ) -> RecordedProposer:
+    def proposer(self, rows: Tensor, needs: Needs = NOTHING) -> RecordedProposer:
         """What stands in for the draft model at positions `rows` [P], each once."""
         expander = None if self._load is None else self._expand
-        return RecordedProposer(
-            self.envelope, rows, expander, self.vocab_size, needs_entropy, num_confidences
-        )
+        return RecordedProposer(self.envelope, rows, expander, self.vocab_size, needs)
 
     def _expand(self) -> Expander:
         if self._expander is None:

@@ -90,9 +90,9 @@ def _shown(played: Played, seconds: Seconds | None, positions: Positions) -> Sho
     rounds = played.rounds
     row = int(rounds.rows)
     path = [node for node in played.path[0].tolist() if node != ROOT]
-    kept = played.keep[0].clone()
+    kept = played.drafted.keep[0].clone()
     kept[path] = True
-    tree = played.tree.take(kept.unsqueeze(0), int(kept.sum()))
+    tree = played.drafted.tree.take(kept.unsqueeze(0), int(kept.sum()))
     nodes = kept.nonzero().flatten().tolist()  # the rows that `take` keeps, in order
     return ShownRound(
         position=int(positions.within[row]),
@@ -117,8 +117,11 @@ def _fates(played: Played, nodes: Sequence[int], num_left: int) -> str:
         nodes: rows of its tree.
         num_left: tokens that the text still has: nothing was tested below its last.
     """
-    parents, depths = played.tree.parents[0].tolist(), played.tree.depths[0].tolist()
-    keep = played.keep[0].tolist()
+    parents, depths = (
+        played.drafted.tree.parents[0].tolist(),
+        played.drafted.tree.depths[0].tolist(),
+    )
+    keep = played.drafted.keep[0].tolist()
     accepted = set(played.path[0, : int(played.rounds.num_accepted)].tolist())
 
     def sign(node: int) -> str:

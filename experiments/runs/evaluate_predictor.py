@@ -25,16 +25,18 @@ from adaeagle.trace.text import RecordedText
 from experiments.errors import InputError, argument
 from experiments.runs import replay as replaying
 from experiments.runs.settings import open_folder
-from experiments.views.evaluation_plots import lengths_figure, odds_figure
+from experiments.views.evaluation_plots import acceptance_figure, lengths_figure
 from experiments.views.evaluation_tables import acceptance_table, length_table
 from experiments.views.plot_style import png
 from experiments.views.tables import headroom_table, speed_table
-from predictors.acceptance.base import AcceptancePredictor
-from predictors.acceptance.c2t import C2T
-from predictors.base import Predictor, load_predictor
-from predictors.evaluation import Judged, Lengths, Odds, judge
-from predictors.hazard.network import Hazard
-from predictors.length.ldlp import LengthPredictor
+from predictors import evaluation
+from predictors.base import (
+    AcceptancePredictions,
+    LengthPredictions,
+    Predictions,
+    Predictor,
+    load_predictor,
+)
 
 NUM_BINS = 20
 AT_LEAST = (1, 4, 8, 12)
@@ -70,11 +72,11 @@ def evaluate(settings: Settings, *, as_json: bool) -> None:
     with argument("PREDICTOR", settings.predictor, errors=(OSError, ValueError)):
         predictor = load_predictor(settings.predictor)
     specs = settings.policies or policies_of(predictor, settings.predictor)
-    texts, judged = _judged(predictor, settings)
+    texts, predictions = _predictions(predictor, settings)
     config: dict[str, Any] = {
         "predictor": settings.predictor,
         "kind": predictor.kind,
-        "trained_on": predictor.about.trace,
+        "trained_on": predictor.metadata.trace,
         "trace": str(settings.trace),
         "split": settings.split,
         "policies": list(specs),
@@ -96,7 +98,7 @@ def evaluate(settings: Settings, *, as_json: bool) -> None:
     )
     by = grouping(texts)
     tasks = [getattr(text, by) for text in texts]
-    found = {**judgement(judged, tasks), "by": by}
+    found = {**comparisons(predictions, tasks), "by": by}
     whole = {
         **identity,
         "git": provenance.git(),
@@ -105,10 +107,16 @@ def evaluate(settings: Settings, *, as_json: bool) -> None:
     }
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         files = [folder.write("results.json", json.dumps(whole, indent=1) + "\n")]
-        if judged.odds is not None:
-            files.append(folder.write("acceptance.png", png(odds_figure(judged.odds, found))))
-        if judged.lengths is not None:
-            files.append(folder.write("lengths.png", png(lengths_figure(judged.lengths, found))))
+        if predictions.acceptance is not None:
+            files.append(
+                folder.write(
+                    "acceptance.png", png(acceptance_figure(predictions.acceptance, found))
+                )
+            )
+        if predictions.lengths is not None:
+            files.append(
+                folder.write("lengths.png", png(lengths_figure(predictions.lengths, found)))
+            )
     console = Console(stderr=as_json)
     if found["acceptance"] is not None:
         console.print(acceptance_table(found["acceptance"], by))
@@ -123,21 +131,16 @@ def evaluate(settings: Settings, *, as_json: bool) -> None:
 
 def policies_of(predictor: Predictor, source: str) -> list[str]:
     """Specs of the policies that ask predictors of its kind."""
-    asked = {
-        LengthPredictor: ("ldlp", "ldlp_ddd"),
-        AcceptancePredictor: ("specdec_pp", "disco"),
-        C2T: ("c2t",),
-        Hazard: ("cost_aware",),
-    }
-    for kind, names in asked.items():
-        if isinstance(predictor, kind):
-            return [f"{name}(predictor={source!r})" for name in names]
-    raise InputError(
-        f"PREDICTOR must tell lengths or odds of acceptance, {source} is of kind {predictor.kind}"
-    )
+    if not predictor.policies:
+        raise InputError(
+            f"--policies must be given: predictor {source} of kind {predictor.kind} names no policy"
+        )
+    return [f"{name}(predictor={source!r})" for name in predictor.policies]
 
 
-def _judged(predictor: Predictor, settings: Settings) -> tuple[list[RecordedText], Judged]:
+def _predictions(
+    predictor: Predictor, settings: Settings
+) -> tuple[list[RecordedText], Predictions]:
     folder = replaying.open_trace(settings.trace)
     trace = replaying.load_trace(folder, settings.split, None)
     cost: CostModel | None = None
@@ -146,27 +149,29 @@ def _judged(predictor: Predictor, settings: Settings) -> tuple[list[RecordedText
     texts = [text for text in trace.texts if text.num_positions > 0]
     with argument("PREDICTOR", settings.predictor, errors=ValueError):
         predictor.check(folder.manifest.models(texts[0].features.shape[1]))
-        return texts, judge(predictor, texts, folder.manifest.vocab_size, cost)
+        return texts, evaluation.evaluate(predictor, texts, folder.manifest.vocab_size, cost)
 
 
-def judgement(judged: Judged, tasks: Sequence[str]) -> dict[str, Any]:
-    """Everything that is told of a predictor, over all and for each task.
+def comparisons(predictions: Predictions, tasks: Sequence[str]) -> dict[str, Any]:
+    """A predictor beside what became of what it predicted, over all and for each task.
 
     Args:
-        judged: what it said.
+        predictions: its own.
         tasks: of each text.
     """
     return {
-        "acceptance": None if judged.odds is None else _of_odds(judged.odds, tasks),
-        "lengths": None if judged.lengths is None else _of_lengths(judged.lengths, tasks),
+        "acceptance": None
+        if predictions.acceptance is None
+        else _of_acceptance(predictions.acceptance, tasks),
+        "lengths": None if predictions.lengths is None else _of_lengths(predictions.lengths, tasks),
     }
 
 
-def _of_odds(odds: Odds, tasks: Sequence[str]) -> dict[str, Any]:
+def _of_acceptance(found: AcceptancePredictions, tasks: Sequence[str]) -> dict[str, Any]:
     probs, own, accepted, depths = (
-        values.numpy() for values in (odds.probs, odds.confidences, odds.accepted, odds.depths)
+        values.numpy() for values in (found.probs, found.confidences, found.accepted, found.depths)
     )
-    task = np.asarray(tasks)[odds.texts.numpy()]
+    task = np.asarray(tasks)[found.examples.numpy()]
     return {
         **scores(probs, accepted),
         "draft_confidence": scores(own, accepted),
@@ -183,9 +188,9 @@ def _of_odds(odds: Odds, tasks: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _of_lengths(lengths: Lengths, tasks: Sequence[str]) -> dict[str, Any]:
-    told, true = lengths.told.numpy(), lengths.true.numpy()
-    task = np.asarray(tasks)[lengths.texts.numpy()]
+def _of_lengths(lengths: LengthPredictions, tasks: Sequence[str]) -> dict[str, Any]:
+    told, true = lengths.predicted.numpy(), lengths.true.numpy()
+    task = np.asarray(tasks)[lengths.examples.numpy()]
     return {
         **errors(told, true),
         "auc_at_least": {str(k): auc(told, true >= k) for k in AT_LEAST},

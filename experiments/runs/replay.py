@@ -23,7 +23,7 @@ from adaeagle.bench.run_folder import RunFolder
 from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import grouping
 from adaeagle.data.splits import Split
-from adaeagle.drafters.base import TextDrafter
+from adaeagle.drafters.base import Drafter
 from adaeagle.policy import Policy
 from adaeagle.replay.headroom import (
     Headroom,
@@ -188,10 +188,10 @@ def load_trace(folder: TraceFolder, split: str, device: str | None) -> Trace:
         return Trace(texts, folder.manifest.vocab_size, drafter)
 
 
-def model_loader(manifest: Manifest, device: str | None) -> Callable[[], TextDrafter]:
+def model_loader(manifest: Manifest, device: str | None) -> Callable[[], Drafter]:
     """Loads the very draft model that a trace was recorded with, when it is called."""
 
-    def load() -> TextDrafter:
+    def load() -> Drafter:
         options = ModelOptions(
             target=manifest.target,
             drafter=manifest.drafter,

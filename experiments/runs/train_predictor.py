@@ -26,7 +26,7 @@ from adaeagle.identity import ModelIdentity
 from adaeagle.models.fingerprint import fingerprint
 from adaeagle.registry import PREDICTORS, build
 from adaeagle.trace.folder import TraceFolder
-from predictors.base import About, FittedPredictor, Predictor, TrainedPredictor
+from predictors.base import FittedPredictor, Metadata, Predictor, TrainedPredictor
 from predictors.data.trace_dataset import TraceExamples, read_examples, split_texts, trace_data
 from predictors.training.predictor import PredictorTraining
 
@@ -148,7 +148,7 @@ def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
     models = folder.manifest.models(texts[0].features.shape[1])
     embedding = _embedding(settings, models) if predictor.needs_embedding else None
     L.seed_everything(settings.seed, verbose=False)
-    predictor.prepare(About(models, folder.manifest.digest, settings.split), embedding)
+    predictor.prepare(Metadata(models, folder.manifest.digest, settings.split), embedding)
     training, validation = (
         read_examples(part, models.vocab_size, predictor, cost) for part in (texts, held)
     )
@@ -163,7 +163,7 @@ def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
         "num_examples": [len(training), len(validation)],
     }
     about = {"settings": settings.to_json(), "versions": provenance.versions(), **found}
-    predictor.about = replace(predictor.about, training={**about, "git": provenance.git()})
+    predictor.metadata = replace(predictor.metadata, training={**about, "git": provenance.git()})
     predictor.save(settings.out)
     result = {
         "kind": predictor.kind,

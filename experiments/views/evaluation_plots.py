@@ -9,14 +9,14 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_curve
 
 from experiments.views.plot_style import COLOURS, tidy
-from predictors.evaluation import Lengths, Odds
+from predictors.base import AcceptancePredictions, LengthPredictions
 
 PREDICTOR, DRAFT = COLOURS[4], COLOURS[1]
 FEW = 20
 """Points of fewer statements are left out: they would show chance."""
 
 
-def odds_figure(odds: Odds, found: dict[str, Any]) -> Figure:
+def acceptance_figure(predictions: AcceptancePredictions, found: dict[str, Any]) -> Figure:
     """Reliability above how many tokens that is, the ROC curve, and acceptance by depth."""
     told = found["acceptance"]
     figure = Figure(figsize=(11, 4.3), layout="constrained")
@@ -27,7 +27,7 @@ def odds_figure(odds: Odds, found: dict[str, Any]) -> Figure:
     reliability.set_title(
         f"calibration: Brier {told['brier']:.3f}, ECE {told['ece']:.3f}", fontsize=10
     )
-    _roc(figure.add_subplot(grid[:, 1]), odds, told)
+    _roc(figure.add_subplot(grid[:, 1]), predictions, told)
     _by_depth(figure.add_subplot(grid[:, 2]), told["by_depth"])
     figure.suptitle(f"Acceptance of {told['num']:,} drafted tokens", fontsize=11)
     return figure
@@ -58,13 +58,13 @@ def _reliability(axes: Axes, counts: Axes, bins: list[dict[str, Any]]) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def _roc(axes: Axes, odds: Odds, told: dict[str, Any]) -> None:
-    accepted = odds.accepted.numpy()
+def _roc(axes: Axes, predictions: AcceptancePredictions, told: dict[str, Any]) -> None:
+    accepted = predictions.accepted.numpy()
     own = told["draft_confidence"]
     axes.plot((0, 1), (0, 1), color="0.6", linestyle="--", linewidth=1)
     curves = (
-        ("draft's own confidence", own["auc"], odds.confidences, DRAFT),
-        ("predictor", told["auc"], odds.probs, PREDICTOR),
+        ("draft's own confidence", own["auc"], predictions.confidences, DRAFT),
+        ("predictor", told["auc"], predictions.probs, PREDICTOR),
     )
     for name, area, scores, colour in curves:
         if area is None:  # all accepted, or none
@@ -103,9 +103,9 @@ def _by_depth(axes: Axes, rows: list[dict[str, Any]]) -> None:
     tidy(axes)
 
 
-def lengths_figure(lengths: Lengths, found: dict[str, Any]) -> Figure:
+def lengths_figure(lengths: LengthPredictions, found: dict[str, Any]) -> Figure:
     """Where predicted lengths lie beside true ones, and the true ones' mean at each prediction."""
-    told, true = lengths.told.numpy(), lengths.true.numpy()
+    told, true = lengths.predicted.numpy(), lengths.true.numpy()
     longest = max(1, int(np.ceil(max(told.max(), true.max()))))
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()

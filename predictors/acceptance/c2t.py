@@ -15,8 +15,7 @@ from torch.nn import functional as F
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.trace.trace import Trace
-from predictors.acceptance.base import check_classes
-from predictors.acceptance.steps import C2TScores
+from predictors.acceptance.base import NodePredictor, check_classes
 from predictors.base import Batch, Examples, TrainedPredictor
 from predictors.data.nodes import Nodes, read_nodes
 from predictors.layers.context import Standardize
@@ -24,7 +23,7 @@ from predictors.layers.context import Standardize
 SCALARS = ("path_prob", "path_log_prob", "entropy", "depth")
 
 
-class C2T(TrainedPredictor):
+class C2TPredictor(NodePredictor, TrainedPredictor):
     """Two-layer network on a node's joint probability, entropy and depth.
 
     Args:
@@ -33,6 +32,8 @@ class C2T(TrainedPredictor):
     """
 
     kind = "c2t"
+    policies = ("c2t",)
+    confidence = "path_log_probs"
 
     def __init__(
         self, shape: str = "eagle2(depth=8, width=10, nodes=59)", hidden_size: int = 32
@@ -50,27 +51,19 @@ class C2T(TrainedPredictor):
         )
 
     def examples(self, trace: Trace, cost: CostModel | None) -> Examples:
-        found = read_nodes(trace, self.shape)
-        del found.columns["tested"]  # below a rejected node the answer is known: no
-        return found
+        nodes = read_nodes(trace, self.shape)
+        del nodes.columns["tested"]  # below a rejected node the answer is known: no
+        return nodes
 
     def measure(self, batch: Batch) -> None:
         check_classes(batch["accepted"])
         self.scale.measure(Nodes.of_batch(batch).scalars(*SCALARS))
 
-    def scores(self) -> C2TScores:
-        """What a policy asks."""
-        return C2TScores(self)
-
-    def log_odds(self, nodes: Nodes) -> Tensor:
-        """Of each node's being accepted with all above it, [...]."""
+    def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
+        """Of each node's being accepted with all above it, [P, F]."""
         odds: Tensor = self.network(self.scale(nodes.scalars(*SCALARS)))
         return odds.squeeze(-1)
 
     def loss(self, batch: Batch) -> Tensor:
-        odds = self.log_odds(Nodes.of_batch(batch))
+        odds = self.batch_log_odds(batch)
         return F.binary_cross_entropy_with_logits(odds, batch["accepted"].float())
-
-    def metrics(self, batch: Batch) -> dict[str, Tensor]:
-        probs = self.log_odds(Nodes.of_batch(batch)).sigmoid()
-        return {"brier": (probs - batch["accepted"].float()).square().mean()}

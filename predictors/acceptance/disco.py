@@ -15,14 +15,12 @@ from torch import Tensor, nn
 
 from adaeagle.identity import ModelIdentity
 from predictors.acceptance.base import AcceptancePredictor, check_classes, weighted_loss
-from predictors.acceptance.scorer import Odds
-from predictors.acceptance.steps import DiscoOdds
 from predictors.base import Batch, TrainedPredictor
 from predictors.data.nodes import Nodes
 from predictors.layers.context import Standardize
 
 
-class Disco(AcceptancePredictor, TrainedPredictor):
+class DiscoPredictor(AcceptancePredictor, TrainedPredictor):
     """Two-layer network on confidences, entropy and depth.
 
     Args:
@@ -50,9 +48,6 @@ class Disco(AcceptancePredictor, TrainedPredictor):
     def measure(self, batch: Batch) -> None:
         check_classes(batch["accepted"])
         self.scale.measure(_inputs(Nodes.of_batch(batch)))
-
-    def odds(self) -> Odds:
-        return DiscoOdds(self)
 
     def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
         odds: Tensor = self.network(self.scale(_inputs(nodes)))

@@ -1,57 +1,48 @@
-"""How a rule asks a trained predictor of acceptance: once a round, and for each new node.
+"""How a rule asks a trained predictor of acceptance: once before a round, and for each new node.
 
-Shapes: P rounds side by side, M new nodes of each.
+Shapes: P rounds side by side, F nodes of each, H hidden size.
 """
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from adaeagle.policy import Context
 from adaeagle.tree import DraftTree
+from predictors.base import Batch, Predictor
 from predictors.data.nodes import Nodes
-from predictors.layers.context import live_batch
-from predictors.layers.in_numpy import Floats, array
-
-if TYPE_CHECKING:
-    from predictors.acceptance.base import AcceptancePredictor
+from predictors.layers.live import live_batch
 
 
-class Odds(ABC):
-    """The odds of acceptance of one round's nodes."""
+class NodeNetwork(Protocol):
+    """What tells the log-odds of nodes."""
 
-    @abstractmethod
-    def begin(self, context: Context) -> None:
-        """Takes in what is known before rounds."""
+    def encode(self, batch: Batch) -> Tensor | None: ...
 
-    @abstractmethod
-    def of(self, tree: DraftTree, start: int) -> Floats:
-        """log(p / (1 - p)) of nodes from row `start` on, [P, M], given that their parents are."""
-
-    def of_newest(self, tree: DraftTree) -> float:
-        """The same of the last node of one text's chain, which is on the host."""
-        return float(self.of(tree, len(tree) - 1)[0, 0])
+    def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor: ...
 
 
-class TorchOdds(Odds):
-    """As the predictor itself tells them.
+class AcceptanceScorer:
+    """A trained predictor on the nodes of growing trees.
 
     Args:
         predictor: trained.
+        network: the same, as what tells log-odds.
     """
 
-    def __init__(self, predictor: "AcceptancePredictor") -> None:
+    def __init__(self, predictor: Predictor, network: NodeNetwork) -> None:
         self._predictor = predictor
-        self._encoded: Tensor | None = None
+        self._network = network
+        self._encoded: Tensor | None = None  # [P, H] of this round
 
     @torch.no_grad()
     def begin(self, context: Context) -> None:
-        self._encoded = self._predictor.encode(live_batch(self._predictor, context))
+        """Takes in what is known before a round."""
+        self._encoded = self._network.encode(live_batch(self._predictor, context))
 
     @torch.no_grad()
-    def of(self, tree: DraftTree, start: int) -> Floats:
-        rows = torch.arange(start, len(tree), device=tree.parents.device)
-        nodes = Nodes.of_tree(tree, rows.expand(tree.num_rounds, -1))
-        return array(self._predictor.log_odds(nodes, self._encoded))
+    def log_odds(self, tree: DraftTree, rows: Tensor) -> Tensor:
+        """log(p / (1 - p)) of the acceptance of nodes, rows [P, F] of a tree: float32 [P, F]."""
+        self._predictor.move_to(rows.device)
+        return self._network.log_odds(Nodes.of_tree(tree, rows), self._encoded)

@@ -20,8 +20,6 @@ from torch.nn import functional as F
 
 from adaeagle.identity import ModelIdentity
 from predictors.acceptance.base import AcceptancePredictor, check_classes, weighted_loss
-from predictors.acceptance.scorer import Odds
-from predictors.acceptance.steps import SpecDecPPOdds
 from predictors.base import Batch, TrainedPredictor
 from predictors.data.nodes import Nodes
 from predictors.layers.context import ContextLayer, ResidualBlocks, Standardize
@@ -29,7 +27,7 @@ from predictors.layers.context import ContextLayer, ResidualBlocks, Standardize
 SCALARS = ("prob", "path_prob", "log_prob", "path_log_prob", "entropy", "depth")
 
 
-class SpecDecPP(AcceptancePredictor, TrainedPredictor):
+class SpecDecPPPredictor(AcceptancePredictor, TrainedPredictor):
     """Residual network on what is known of a node and on the target's feature.
 
     Args:
@@ -88,9 +86,6 @@ class SpecDecPP(AcceptancePredictor, TrainedPredictor):
 
     def encode(self, batch: Batch) -> Tensor | None:
         return None if self.context is None else self.context(batch)
-
-    def odds(self) -> Odds:
-        return SpecDecPPOdds(self)
 
     def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
         hidden = self.first(self.scale(_inputs(nodes)))  # [P, F, H]

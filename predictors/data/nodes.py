@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adaeagle.policy import Needs
 from adaeagle.registry import get_policy
 from adaeagle.replay.replay import MAX_ROUNDS
 from adaeagle.replay.rounds import outcome_of, play
@@ -86,8 +87,7 @@ def read_nodes(trace: Trace, shape: str, num_confidences: int = 0) -> Examples:
         ValueError: the drafts of `shape` were not recorded.
     """
     policy = get_policy(shape)
-    policy.needs_entropy = True
-    policy.num_confidences = max(policy.num_confidences, num_confidences)
+    policy.needs = policy.needs | Needs(entropy=True, num_confidences=num_confidences)
     policy.reset()
     positions = trace.positions
     parts: list[dict[str, Tensor]] = []

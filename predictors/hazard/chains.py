@@ -1,4 +1,4 @@
-"""A trained `Hazard` asked about growing chains.
+"""A trained `HazardPredictor` asked about growing chains.
 
 A token is judged once, when its chain is asked about next, together with the other new ones.
 Shapes: P rounds side by side, A of them asked about, K tokens of the longest chain, N drafted

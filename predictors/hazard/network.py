@@ -29,7 +29,14 @@ from adaeagle.identity import ModelIdentity
 from adaeagle.replay.replay import walk
 from adaeagle.trace.trace import Trace
 from predictors.acceptance.base import check_classes
-from predictors.base import Batch, Examples, TrainedPredictor
+from predictors.base import (
+    AcceptancePredictions,
+    Batch,
+    Examples,
+    LengthPredictions,
+    Predictions,
+    TrainedPredictor,
+)
 from predictors.data.chains import read_chains
 from predictors.hazard.suffix_match import MOST_ECHO, WINDOW, echoes, repeats
 from predictors.layers.context import ContextLayer, Standardize
@@ -43,7 +50,7 @@ ECHOES = [(n, n >= 2, n >= 3, n >= 5) for n in range(MOST_ECHO + 1)]
 """Scalars of a token with which so many at the end of text and draft have been said before."""
 
 
-class Hazard(TrainedPredictor):
+class HazardPredictor(TrainedPredictor):
     """A network of acceptance, step by step.
 
     Args:
@@ -54,6 +61,7 @@ class Hazard(TrainedPredictor):
     """
 
     kind = "hazard"
+    policies = ("cost_aware",)
     needs_embedding = True
     needs_features = True
 
@@ -148,6 +156,29 @@ class Hazard(TrainedPredictor):
         lengths, known = lengths.view(-1, 1, 1), known.view(-1, 1, 1)
         is_known = (token >= 1) & (token <= known) & (lengths >= token - 1)
         return (lengths >= token).float(), is_known
+
+    def predictions(self, batch: Batch) -> Predictions:
+        """Of each drafted token as soon as it is drafted, and of lengths before any is."""
+        log_odds = self(batch)
+        labels, is_known = (each[:, 1:, 0] for each in self.labels(batch))  # [B, K]
+        row, place = is_known.nonzero().unbind(1)
+        acceptance = AcceptancePredictions(
+            probs=log_odds[:, 1:, 0].sigmoid()[row, place],
+            confidences=batch["log_probs"].exp()[row, place],
+            accepted=labels[row, place] > 0.5,
+            depths=place + 1,
+            examples=row,
+        )
+        whole = (batch["num_known"] == self.k_max).nonzero().flatten()
+        ahead = log_odds[whole, 0, 1:].sigmoid()[:, : self.k_max]
+        # Beyond the horizon it goes on as at its end.
+        last = ahead[:, -1:].expand(-1, self.k_max - ahead.shape[1])
+        lengths = LengthPredictions(
+            predicted=torch.cat((ahead, last), dim=1).cumprod(1).sum(1),
+            true=batch["accepted"][whole].sum(1),
+            examples=whole,
+        )
+        return Predictions(acceptance, lengths)
 
     def metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Brier score of the drafted tokens' acceptance, and of the next, undrafted one's."""

@@ -1,4 +1,4 @@
-"""A trained `Hazard` as arrays: asked between draft forwards, it must take microseconds.
+"""A trained `HazardPredictor` as arrays: asked between draft forwards, it must take microseconds.
 
 Between two forwards every call, into NumPy or torch, costs some 5 to 30 microseconds whatever its
 size, two to four times what it does in a loop, since the forwards clear the caches. So calls are
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from predictors.hazard.network import Hazard, matched_scalars
+from predictors.hazard.network import HazardPredictor, matched_scalars
 from predictors.hazard.suffix_match import MOST, Repeat, repeats
 from predictors.layers.in_numpy import NOT_FINITE, Floats, array, folded
 
@@ -37,7 +37,7 @@ class HazardSteps:
         predictor: trained.
     """
 
-    def __init__(self, predictor: Hazard) -> None:
+    def __init__(self, predictor: HazardPredictor) -> None:
         context = predictor.context
         assert context.pending is not None
         self._num_tokens = predictor.k_max

@@ -1,4 +1,4 @@
-"""A trained `Hazard` asked about the nodes of a tree.
+"""A trained `HazardPredictor` asked about the nodes of a tree.
 
 It was trained on chains of best tokens. On a tree it judges a parent's best child as the last token
 of a chain that is the child's path, which is the chance it was trained for. What that leaves, the

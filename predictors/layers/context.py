@@ -8,25 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaeagle.identity import ModelIdentity
-from adaeagle.policy import Context
-from predictors.base import Batch, Predictor, finite
+from predictors.base import Batch, finite
 from predictors.layers.token_table import TokenTable
-
-
-def live_batch(predictor: Predictor, context: Context) -> Batch:
-    """What is known before rounds, as a batch of examples has it; the predictor is moved to it.
-
-    Raises:
-        ValueError: the predictor reads features, and there are none, or of another size.
-    """
-    batch = {"last_token_ids": context.last_token_ids, "token_ids": context.token_ids}
-    predictor.moved_to(context.token_ids.device)
-    if predictor.needs_features:
-        if context.features is None:
-            raise ValueError(f"features must be given to predictor {predictor.kind}, got none")
-        predictor.check_feature_size(context.features.shape[1])
-        batch["features"] = context.features
-    return batch
 
 
 class Standardize(nn.Module):

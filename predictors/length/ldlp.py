@@ -26,11 +26,10 @@ from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.policy import Context
 from adaeagle.trace.trace import Trace
-from predictors.base import Batch, Examples, TrainedPredictor
+from predictors.base import Batch, Examples, LengthPredictions, Predictions, TrainedPredictor
 from predictors.data.chains import dp_lengths, read_chains
 from predictors.layers.context import ContextLayer, ResidualBlocks
-from predictors.layers.in_numpy import Floats
-from predictors.length.steps import LengthSteps, TorchLengths
+from predictors.layers.live import live_batch
 
 Labels = Literal["paper", "dp"]
 
@@ -48,6 +47,7 @@ class LengthPredictor(TrainedPredictor):
         num_blocks: residual layers between the first and the last.
     """
 
+    policies = ("ldlp", "ldlp_ddd")
     needs_features = True
     num_outputs: ClassVar[int | None] = 1
     """None: one for each length."""
@@ -118,16 +118,26 @@ class LengthPredictor(TrainedPredictor):
     def lengths(self, batch: Batch) -> Tensor:
         """The predicted lengths, [B] float32, not rounded."""
 
-    def asked(self) -> Callable[[Context], Floats]:
-        """What a rule asks once a round: the lengths, [P], not rounded."""
-        return TorchLengths(self)
+    def scorer(self) -> Callable[[Context], Tensor]:
+        """What a rule asks before a round: the lengths, [P] float32, not rounded."""
+
+        @torch.no_grad()
+        def lengths(context: Context) -> Tensor:
+            return self.lengths(live_batch(self, context))
+
+        return lengths
+
+    def predictions(self, batch: Batch) -> Predictions:
+        lengths = self.lengths(batch).clamp(0, self.k_max)
+        examples = torch.arange(len(lengths))
+        return Predictions(lengths=LengthPredictions(lengths, batch["length"], examples))
 
     def metrics(self, batch: Batch) -> dict[str, Tensor]:
         errors = self.lengths(batch).clamp(0, self.k_max) - batch["length"]
         return {"error": errors.abs().mean(), "bias": errors.mean()}
 
 
-class LDLP(LengthPredictor):
+class LDLPPredictor(LengthPredictor):
     """Predicts the length as a number.
 
     Args:
@@ -169,15 +179,12 @@ class LDLP(LengthPredictor):
     def lengths(self, batch: Batch) -> Tensor:
         return self(batch)[:, 0]  # type: ignore[no-any-return]
 
-    def asked(self) -> Callable[[Context], Floats]:
-        return LengthSteps(self)
-
     def loss(self, batch: Batch) -> Tensor:
         errors = self.lengths(batch) - batch["length"]
         return torch.where(errors < 0, -self.penalty * errors, errors).mean()
 
 
-class LDLPClass(LengthPredictor):
+class LDLPClassPredictor(LengthPredictor):
     """Predicts a probability for each length and takes the likeliest."""
 
     kind = "ldlp_class"
@@ -190,9 +197,6 @@ class LDLPClass(LengthPredictor):
 
     def lengths(self, batch: Batch) -> Tensor:
         return self(batch).argmax(1).float()  # type: ignore[no-any-return]
-
-    def asked(self) -> Callable[[Context], Floats]:
-        return LengthSteps(self)
 
     def loss(self, batch: Batch) -> Tensor:
         return F.cross_entropy(self(batch), batch["length"])

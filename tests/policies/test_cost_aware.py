@@ -21,9 +21,9 @@ from adaeagle.tree import DraftTree, Level
 from policies import AllOf, AnyOf, Chain, Eagle2
 from policies.cost_aware import STOP, CostAware
 from policies.support.round_costs import PathCosts
-from predictors.base import About
+from predictors.base import Metadata
 from predictors.hazard.chains import Distribution
-from predictors.hazard.network import Hazard
+from predictors.hazard.network import HazardPredictor
 from predictors.hazard.trees import Family
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
@@ -32,10 +32,10 @@ COST = CostModel.linear(constant=0.0, draft=1.0, verify=10.0)
 MakeChain = Callable[..., DraftTree]
 
 
-def hazard(k_max: int = 4, horizon: int = 2) -> Hazard:
+def hazard(k_max: int = 4, horizon: int = 2) -> HazardPredictor:
     torch.manual_seed(0)
-    predictor = Hazard(k_max=k_max, horizon=horizon, hidden_size=8)
-    predictor.prepare(About(MODELS), torch.randn(50, 6))
+    predictor = HazardPredictor(k_max=k_max, horizon=horizon, hidden_size=8)
+    predictor.prepare(Metadata(MODELS), torch.randn(50, 6))
     predictor.get_buffer("num_accepted").copy_(torch.ones(k_max + 1) / (k_max + 1))
     return predictor.eval()
 

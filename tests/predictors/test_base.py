@@ -17,7 +17,6 @@ from adaeagle.registry import PREDICTORS
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
 from adaeagle.trace.text import RecordedText
 from predictors.acceptance.base import AcceptancePredictor
-from predictors.acceptance.c2t import C2T
 from predictors.base import (
     Batch,
     FittedPredictor,
@@ -26,7 +25,6 @@ from predictors.base import (
     load_as,
     load_predictor,
 )
-from predictors.data.nodes import Nodes
 from predictors.data.trace_dataset import TraceExamples, read_examples
 from predictors.layers.token_table import TokenTable
 from predictors.length.ldlp import LengthPredictor
@@ -90,8 +88,8 @@ def learn(predictor: Predictor, batch: Batch) -> None:
 def answers(predictor: Predictor, batch: Batch) -> Tensor:
     if isinstance(predictor, LengthPredictor):
         return predictor.lengths(batch)
-    if isinstance(predictor, C2T):
-        return predictor.log_odds(Nodes.of_batch(batch))
+    if isinstance(predictor, C2TPredictor):
+        return predictor.batch_log_odds(batch)
     assert isinstance(predictor, AcceptancePredictor)
     return predictor.batch_log_odds(batch)
 
@@ -223,8 +221,8 @@ def test_damaged_weights(folder: Path) -> None:
 
 def test_a_predictor_of_another_kind(folder: Path) -> None:
     assert load_as(AcceptancePredictor, folder).kind == "disco"  # type: ignore[type-abstract]
-    with pytest.raises(ValueError, match="predictor must be a C2T, got disco"):
-        load_as(C2T, folder)
+    with pytest.raises(ValueError, match="predictor must be a C2TPredictor, got disco"):
+        load_as(C2TPredictor, folder)
 
 
 @pytest.mark.parametrize("spec", [kind for kind in KINDS if "labels" not in kind])

@@ -213,7 +213,7 @@ def test_it_stops_when_its_time_is_over_with_weights_to_keep(trace: Path, tmp_pa
     settings = settings_for(trace, tmp_path / "it", checkpoint_every=5)
     result = train_predictor(replace(settings, max_seconds=0.001))
     assert result["steps"] == 5
-    assert load_predictor(tmp_path / "it").about.training["steps"] == 5
+    assert load_predictor(tmp_path / "it").metadata.training["steps"] == 5
     # How long it might take is not what it is: it is finished.
     assert train_predictor(settings) == result
 
@@ -281,7 +281,7 @@ def test_from_a_recorded_trace_to_live_drafting(
     plain = generate(target, None, "vanilla", prompt, max_new_tokens=30)
     out = generate(target, drafter, policy.format(tmp_path / "it"), prompt, max_new_tokens=30)
     assert out.token_ids == plain.token_ids
-    about = load_predictor(tmp_path / "it").about
+    about = load_predictor(tmp_path / "it").metadata
     assert about.models.target == str(trace.parent / "target")
     assert about.split == "tune"
     assert about.training["settings"]["kind"] == kind

@@ -11,7 +11,6 @@ from adaeagle.identity import ModelIdentity
 from adaeagle.policy import Context
 from adaeagle.tree import DraftTree, Level
 from predictors.acceptance.base import AcceptancePredictor
-from predictors.acceptance.c2t import C2T
 from predictors.acceptance.scorer import TorchOdds
 from predictors.base import Predictor, TrainedPredictor
 from predictors.data.nodes import Nodes
@@ -147,7 +146,7 @@ def test_odds_of_one_text_s_chain(spec: str, random_predictor: Random) -> None:
 
 def test_scores_of_c2t(random_predictor: Random) -> None:
     predictor = trained("c2t", random_predictor)
-    assert isinstance(predictor, C2T)
+    assert isinstance(predictor, C2TPredictor)
     grown = tree()
     nodes = Nodes.of_tree(grown, torch.arange(len(grown)).expand(NUM_ROUNDS, -1))
     expected = predictor.log_odds(nodes).detach()

@@ -7,19 +7,19 @@ from torch.nn import functional as F
 from adaeagle.identity import ModelIdentity
 from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
-from predictors.base import About, load_predictor
+from predictors.base import Metadata, load_predictor
 from predictors.hazard.chains import HazardChains
-from predictors.hazard.network import NUM_SCALARS, Hazard, chain_scalars
+from predictors.hazard.network import NUM_SCALARS, HazardPredictor, chain_scalars
 from predictors.hazard.steps import HazardSteps
 from predictors.hazard.suffix_match import echoes, repeats
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
 
 
-def made(**settings: int) -> Hazard:
+def made(**settings: int) -> HazardPredictor:
     torch.manual_seed(0)
-    predictor = Hazard(**settings)
-    predictor.prepare(About(MODELS), torch.randn(50, 6))
+    predictor = HazardPredictor(**settings)
+    predictor.prepare(Metadata(MODELS), torch.randn(50, 6))
     predictor.scale.measure(torch.randn(100, NUM_SCALARS) * 3 + 1)
     predictor.context.scale.measure(torch.randn(100, 6) * 2 - 1)
     return predictor.eval()
@@ -126,7 +126,7 @@ def test_it_learns_a_distribution_and_comes_back_from_disk(tmp_path) -> None:  #
     texts = toy_trace([length.tolist() for length in lengths], k_max=6, features=features)
     trace = Trace(texts, 50)
     predictor = made(k_max=6, horizon=3, hidden_size=16)
-    predictor.prepare(About(MODELS), torch.randn(50, 6))
+    predictor.prepare(Metadata(MODELS), torch.randn(50, 6))
     examples = predictor.examples(trace, None)
     context = trace.positions.context(examples.rows, -1)
     assert context.features is not None
@@ -152,7 +152,7 @@ def test_it_learns_a_distribution_and_comes_back_from_disk(tmp_path) -> None:  #
     assert ahead[~accepted & known].mean() < 0.05
     predictor.save(tmp_path)
     again = load_predictor(tmp_path)
-    assert isinstance(again, Hazard)
+    assert isinstance(again, HazardPredictor)
     torch.testing.assert_close(again(batch), predictor(batch).detach())
     assert float(again.get_buffer("num_accepted").sum()) == pytest.approx(1)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from adaeagle.identity import ModelIdentity
 from adaeagle.tree import ROOT, DraftTree, Level
-from predictors.base import About
+from predictors.base import Metadata
 from predictors.hazard.chains import HazardChains
-from predictors.hazard.network import Hazard
+from predictors.hazard.network import HazardPredictor
 from predictors.hazard.steps import HazardSteps, Known
 from predictors.hazard.trees import HazardNodes
 
@@ -22,8 +22,8 @@ LOOP = [1, 2, 3, 4] * 4
 @pytest.fixture(scope="module")
 def steps() -> HazardSteps:
     torch.manual_seed(0)
-    predictor = Hazard(k_max=4, horizon=3, hidden_size=16)
-    predictor.prepare(About(MODELS), torch.randn(50, 6))
+    predictor = HazardPredictor(k_max=4, horizon=3, hidden_size=16)
+    predictor.prepare(Metadata(MODELS), torch.randn(50, 6))
     with torch.no_grad():  # so that whether a path goes along with the text's past is heard
         predictor.step.weight.mul_(3)
     return HazardSteps(predictor.eval())

@@ -1,0 +1,50 @@
+"""One text being decoded: tokens, limit and where it stands. It knows no models."""
+
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True, kw_only=True)
+class Sequence:
+    """One text.
+
+    Args:
+        prompt_ids: at least one token.
+        limit: most tokens to emit, at least 1.
+        stop_token_ids: end the text, and are its last token.
+        seed: of everything random in it.
+    """
+
+    prompt_ids: list[int]
+    limit: int
+    stop_token_ids: frozenset[int] = frozenset()
+    seed: int = 0
+    token_ids: list[int] = field(default_factory=list)  # emitted; the last one is pending
+    num_rounds: int = 0
+    is_done: bool = False
+
+    def __len__(self) -> int:
+        """Tokens of prompt and text, the pending one included."""
+        return len(self.prompt_ids) + len(self.token_ids)
+
+    @property
+    def remaining(self) -> int:
+        """Tokens that may still be emitted."""
+        return self.limit - len(self.token_ids)
+
+    def tail(self, count: int) -> list[int]:
+        """The last tokens of prompt and text, at most so many."""
+        missing = max(0, count - len(self.token_ids))
+        return (self.prompt_ids[-missing:] if missing else []) + self.token_ids[-count:]
+
+    def emit(self, token_ids: Tokens[int]) -> list[int]:
+        """Takes tokens up to the limit and to the first stop token; returns those it took."""
+        taken = list(token_ids[: self.remaining])
+        for place, token in enumerate(taken):
+            if token in self.stop_token_ids:
+                taken = taken[: place + 1]
+                self.is_done = True
+                break
+        self.token_ids += taken
+        self.is_done = self.is_done or self.remaining == 0
+        return taken

@@ -1,0 +1,82 @@
+"""Drafters by name: what the specs `eagle(...)`, `lm(...)` and `pretrained(...)` build."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from adaeagle.data.bundled import bundled_folder
+from adaeagle.drafters.base import Drafter
+from adaeagle.drafters.causal_lm import ModelDrafter
+from adaeagle.drafters.eagle import EagleDrafter
+from adaeagle.models.target import Target
+
+LM = "-lm"
+"""The end of a bundled model's name that means its small LM: `mini-lm`."""
+
+
+def eagle(target: Target, head: str = "mini", revision: str | None = None) -> EagleDrafter:
+    """An EAGLE-1, EAGLE-2 or EAGLE-3 head on the target's features.
+
+    Args:
+        target: whose features it reads.
+        head: a bundled one, a folder or a Hugging Face id.
+        revision: of a Hugging Face repository.
+    """
+    return EagleDrafter.from_pretrained(head, target, revision=revision)
+
+
+def lm(target: Target, model: str = "mini", revision: str | None = None) -> ModelDrafter:
+    """A small causal LM with the target's vocabulary.
+
+    Args:
+        target: what it drafts for.
+        model: a bundled one, a folder or a Hugging Face id.
+        revision: of a Hugging Face repository.
+    """
+    return ModelDrafter.from_pretrained(model, target, revision=revision)
+
+
+def pretrained(target: Target, name: str, revision: str | None = None) -> Drafter:
+    """An EAGLE head or a small LM, whichever the files say.
+
+    Args:
+        target: what it drafts for.
+        name: a bundled one (`mini`, and `mini-lm` for its small LM), a folder or a Hugging Face id.
+        revision: of a Hugging Face repository.
+    """
+    if not Path(name).exists() and bundled_folder(name.removesuffix(LM), "draft_lm"):
+        if name.endswith(LM):
+            return lm(target, name.removesuffix(LM))
+        return eagle(target, name)
+    return (eagle if is_head(name) else lm)(target, name, revision)
+
+
+def is_head(name: str) -> bool:
+    """Whether a name is that of an EAGLE head.
+
+    Its files tell: a head has an input layer `fc`. Of an id of the hub, only its name is known.
+
+    Raises:
+        FileNotFoundError: the path of a folder leads nowhere, or to no weights.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        return "fc.weight" in _weight_names(folder)
+    if name.startswith((".", "/")):  # the hub would take it for a bad id
+        raise FileNotFoundError("there is no such folder")
+    return "eagle" in name.lower()
+
+
+def _weight_names(folder: Path) -> set[str]:
+    if (folder / "model.safetensors").is_file():
+        with safe_open(folder / "model.safetensors", framework="pt") as weights:
+            return set(weights.keys())
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    path = folder / "pytorch_model.bin"
+    if path.is_file():
+        return set(torch.load(path, map_location="meta", weights_only=True))
+    raise FileNotFoundError("it holds no model.safetensors and no pytorch_model.bin")
