@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from adaeagle.decoding.generate import generate, stream
+from adaeagle.decoding.generate import generate, generate_batch, stream, stream_batch
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.drafters.eagle import EagleDrafter
 from adaeagle.models.target import Target
@@ -27,6 +27,8 @@ __all__ = [
     "StopRule",
     "Target",
     "generate",
+    "generate_batch",
     "get_policy",
     "stream",
+    "stream_batch",
 ]

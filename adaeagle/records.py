@@ -1,5 +1,6 @@
 """What a generated text leaves behind: its tokens, its rounds, its seconds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -41,3 +42,13 @@ class Generation:
     rounds: list[Round]
     seconds: float  # prefill included
     prefill_seconds: float
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> "Generation":
+        """A text from its pieces, the prefill's first."""
+        return cls(
+            token_ids=[token for piece in pieces for token in piece.token_ids],
+            rounds=[piece.round for piece in pieces if piece.round is not None],
+            seconds=sum(piece.seconds for piece in pieces),
+            prefill_seconds=pieces[0].seconds,
+        )

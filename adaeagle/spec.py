@@ -59,7 +59,9 @@ def parse(text: str, *, gaps: bool = False) -> Call | Gap:
     Raises:
         ValueError: it does not parse.
     """
-    named = QUOTED_OR_GAP.sub(lambda m: GAP if m[0] == "?" else m[0], text.strip()) if gaps else text
+    named = (
+        QUOTED_OR_GAP.sub(lambda m: GAP if m[0] == "?" else m[0], text.strip()) if gaps else text
+    )
     must = "a spec must read like name or name(argument=value, ...)"
     try:
         node = ast.parse(named.strip(), mode="eval").body

@@ -40,7 +40,6 @@ class Acceptance:
         self._sampling = sampling
         self._vocab_size = vocab_size
         self._device = device
-        self._uniforms: dict[int, torch.Generator] = {}  # by text
 
     def noise(self, sequences: Many[Sequence], depth: int) -> Tensor:
         """What picks, in coupled sampling, the tokens `depth` places behind the pending ones.
@@ -113,12 +112,8 @@ class Acceptance:
     def _reject(
         self, sequence: Sequence, tree: DraftTree, logits: Tensor, distributions: Tensor | None
     ) -> Verdict:
-        generator = self._uniforms.setdefault(
-            id(sequence), torch.Generator().manual_seed(sequence.seed)
-        )
-
         def uniform() -> float:
-            return float(torch.rand((), dtype=torch.float64, generator=generator))
+            return float(torch.rand((), dtype=torch.float64, generator=sequence.uniforms))
 
         probs = self._sampling.log_probs(logits).exp()
         path = verification.rejection(tree, probs, distributions, uniform)

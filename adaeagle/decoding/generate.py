@@ -1,6 +1,7 @@
-"""Texts under a policy, whole or piece by piece. A round is `decoder`'s."""
+"""Texts under a policy, whole or piece by piece, alone or side by side. A round is `decoder`'s."""
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from functools import partial
 
@@ -61,13 +62,7 @@ def generate(
         seed=seed,
         stop_token_ids=stop_token_ids,
     )
-    first, *rest = pieces
-    return Generation(
-        token_ids=first.token_ids + [token for piece in rest for token in piece.token_ids],
-        rounds=[piece.round for piece in rest if piece.round is not None],
-        seconds=first.seconds + sum(piece.seconds for piece in rest),
-        prefill_seconds=first.seconds,
-    )
+    return Generation.of(list(pieces))
 
 
 def stream(
@@ -85,9 +80,130 @@ def stream(
     stop_token_ids: Many[int] | None = None,
 ) -> Iterator[Piece]:
     """Like `generate`, a piece at a time: the prefill's token first, then each round's."""
-    chosen_sampling = Sampling(temperature, top_p, top_k, sampling, seed)
-    if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
+    pieces = stream_batch(
+        target,
+        drafter,
+        policy,
+        [prompt_ids],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        sampling=sampling,
+        seed=seed,
+        stop_token_ids=stop_token_ids,
+    )
+    return (piece for _, piece in pieces)
+
+
+def generate_batch(
+    target: Target,
+    drafter: Drafter | None,
+    policy: Policy | str,
+    prompts: Many[Many[int]],
+    *,
+    max_batch: int = 8,
+    max_new_tokens: int | Many[int] = 256,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    sampling: SamplingMode = "rejection",
+    seed: int | Many[int] = 0,
+    stop_token_ids: Many[int] | None = None,
+) -> list[Generation]:
+    """Continues many prompts side by side: each text is what `generate` makes of it alone.
+
+    Texts that end leave, and waiting ones take their places. Seconds are those of the rounds that
+    a text took part in, its neighbours' share included: what its reader waits for.
+
+    Args:
+        target: as in `generate`.
+        drafter: as in `generate`.
+        policy: as in `generate`. One that learns from each round begins anew with every
+            `max_batch` texts, which then wait for each other.
+        prompts: at least one token each.
+        max_batch: most texts side by side.
+        max_new_tokens: of every text, or of each.
+        temperature: as in `generate`.
+        top_p: as in `generate`.
+        top_k: as in `generate`.
+        sampling: as in `generate`.
+        seed: of each text; one number: of the first, and one more for every next.
+        stop_token_ids: as in `generate`.
+
+    Raises:
+        ValueError: an argument is out of its range, or a prompt fills the context.
+    """
+    pieces: list[list[Piece]] = [[] for _ in prompts]
+    for number, piece in stream_batch(
+        target,
+        drafter,
+        policy,
+        prompts,
+        max_batch=max_batch,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        sampling=sampling,
+        seed=seed,
+        stop_token_ids=stop_token_ids,
+    ):
+        pieces[number].append(piece)
+    return [Generation.of(own) for own in pieces]
+
+
+def stream_batch(
+    target: Target,
+    drafter: Drafter | None,
+    policy: Policy | str,
+    prompts: Many[Many[int]],
+    *,
+    max_batch: int = 8,
+    max_new_tokens: int | Many[int] = 256,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    sampling: SamplingMode = "rejection",
+    seed: int | Many[int] = 0,
+    stop_token_ids: Many[int] | None = None,
+) -> Iterator[tuple[int, Piece]]:
+    """Like `generate_batch`, a piece at a time, each with the number of its prompt."""
+    if max_batch < 1:
+        raise ValueError(f"max_batch must be >= 1, got {max_batch}")
+    how = Sampling(temperature, top_p, top_k, sampling)
+    target.check_processors(how.is_greedy)
+    stops = frozenset(target.eos_token_ids if stop_token_ids is None else stop_token_ids)
+    limits = _each("max_new_tokens", max_new_tokens, len(prompts))
+    if isinstance(seed, int):
+        seed = range(seed, seed + len(prompts))
+    seeds = _each("seed", seed, len(prompts))
+    sequences = [
+        Sequence(
+            prompt_ids=_checked(target, prompt_ids),
+            limit=_limit(target, prompt_ids, most),
+            stop_token_ids=stops,
+            seed=own_seed,
+        )
+        for prompt_ids, most, own_seed in zip(prompts, limits, seeds, strict=True)
+    ]
+    policy = get_policy(policy)
+    policy.check(partial(identify, target, drafter))
+    begin = partial(Decoder, target, drafter, policy, how)
+    # What a policy learns is one entry a row, so that rows keep their texts.
+    return _side_by_side(begin, sequences, max_batch, is_continuous=not policy.learns)
+
+
+def _each(name: str, values: int | Many[int], count: int) -> Many[int]:
+    """One number for all texts, or one of each."""
+    if isinstance(values, int):
+        return [values] * count
+    if len(values) != count:
+        raise ValueError(f"{name} must be one number or {count}, one a prompt, got {len(values)}")
+    return values
+
+
+def _checked(target: Target, prompt_ids: Many[int]) -> list[int]:
     if len(prompt_ids) < 1:
         raise ValueError("prompt_ids must hold at least one token, got none")
     if len(prompt_ids) >= target.max_length:
@@ -100,18 +216,60 @@ def stream(
         raise ValueError(
             f"prompt_ids must be in 0..{target.vocab_size - 1}, got {low if low < 0 else high}"
         )
-    target.check_processors(chosen_sampling.is_greedy)
-    limit = min(max_new_tokens, target.max_length - len(prompt_ids))
-    stops = target.eos_token_ids if stop_token_ids is None else tuple(stop_token_ids)
-    policy = get_policy(policy)
-    policy.check(partial(identify, target, drafter))
-    sequence = Sequence(
-        prompt_ids=list(prompt_ids), limit=limit, stop_token_ids=frozenset(stops), seed=seed
-    )
-    return _pieces(Decoder(target, drafter, policy, chosen_sampling, [sequence]), sequence)
+    return list(prompt_ids)
 
 
-def _pieces(decoder: Decoder, sequence: Sequence) -> Iterator[Piece]:
-    yield from decoder.prefill()
-    while not sequence.is_done:
-        yield from decoder.step()
+def _limit(target: Target, prompt_ids: Many[int], max_new_tokens: int) -> int:
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be >= 1, got {max_new_tokens}")
+    return min(max_new_tokens, target.max_length - len(prompt_ids))
+
+
+def _side_by_side(
+    begin: Callable[[list[Sequence]], Decoder],
+    sequences: list[Sequence],
+    max_batch: int,
+    *,
+    is_continuous: bool,
+) -> Iterator[tuple[int, Piece]]:
+    """Decodes all sequences, at most `max_batch` at a time.
+
+    Args:
+        begin: makes a decoder of its first sequences.
+        sequences: in the order in which they begin.
+        max_batch: most of them side by side.
+        is_continuous: waiting texts take the places of those that end; else all wait for each other.
+    """
+    waiting = deque(range(len(sequences)))
+    while waiting:
+        running = [waiting.popleft() for _ in range(min(max_batch, len(waiting)))]
+        decoder = begin([sequences[number] for number in running])
+        yield from zip(running, decoder.prefill(), strict=True)
+        while True:
+            if is_continuous:
+                yield from _exchange(decoder, sequences, running, waiting)
+            is_open = [not sequences[number].is_done for number in running]
+            if not any(is_open):
+                break
+            pieces = zip(running, decoder.step(), is_open, strict=True)
+            yield from ((number, piece) for number, piece, goes_on in pieces if goes_on)
+
+
+def _exchange(
+    decoder: Decoder, sequences: list[Sequence], running: list[int], waiting: deque[int]
+) -> Iterator[tuple[int, Piece]]:
+    """Between two rounds: texts that have ended leave, waiting ones enter.
+
+    One enters at a time, so that a round waits for one prompt at most; if none goes on, all do.
+    """
+    has_open = any(not sequences[number].is_done for number in running)
+    for place, number in enumerate(running):
+        if waiting and sequences[number].is_done:
+            running[place] = waiting.popleft()
+            yield running[place], decoder.replace(place, sequences[running[place]])
+            if has_open:
+                return
+    kept = [place for place, number in enumerate(running) if not sequences[number].is_done]
+    if 0 < len(kept) < len(running) and not waiting:
+        decoder.keep(kept)
+        running[:] = [running[place] for place in kept]

@@ -95,10 +95,17 @@ class LiveProposer:
         if proposal.candidates is not None:
             self._has_candidates = True
             return level_of(proposal.candidates, rows, num_ranks, num_children)
-        level = self._from_logits(proposal, tree.num_levels, rows, num_ranks)
+        level = self._from_logits(proposal, tree.num_levels, rows, num_ranks, num_children)
         return replace(level, num_children=num_children)
 
-    def _from_logits(self, proposal: Proposal, depth: int, rows: Tensor, num_ranks: int) -> Level:
+    def _from_logits(
+        self,
+        proposal: Proposal,
+        depth: int,
+        rows: Tensor,
+        num_ranks: int,
+        num_children: Tensor | None,
+    ) -> Level:
         assert proposal.logits is not None
         logits = proposal.logits.expand(-1, rows.shape[1], -1)
         num_ranks = min(num_ranks, logits.shape[-1])
@@ -106,7 +113,8 @@ class LiveProposer:
             log_probs = self._sampling.log_probs(logits)
             self._distributions.append(log_probs.exp())
             # Gumbel top-k: the order of the perturbed scores is a draw without replacement.
-            ids = (log_probs - self._log_exponentials(log_probs)).topk(num_ranks, dim=-1).indices
+            noise = self._log_exponentials(log_probs, num_children)
+            ids = (log_probs - noise).topk(num_ranks, dim=-1).indices
             return Level(
                 rows,
                 self._mapped(ids),
@@ -130,10 +138,13 @@ class LiveProposer:
             confidences=self._confidences(chosen, is_sorted=True),
         )
 
-    def _log_exponentials(self, like: Tensor) -> Tensor:
-        noise = torch.empty_like(like)
-        for row, generator in zip(noise, self._generators, strict=True):
-            row.exponential_(generator=generator)
+    def _log_exponentials(self, like: Tensor, num_children: Tensor | None) -> Tensor:
+        """Noise [P, W, V]; a text draws for the nodes it opens, whatever runs beside it."""
+        noise = torch.ones_like(like)
+        for row, generator in enumerate(self._generators):
+            is_open = slice(None) if num_children is None else num_children[row] > 0
+            own = torch.empty_like(noise[row, is_open]).exponential_(generator=generator)
+            noise[row, is_open] = own
         return noise.log_()
 
     def _confidences(self, log_probs: Tensor, is_sorted: bool = False) -> Tensor | None:

@@ -1,7 +1,9 @@
-"""One text being decoded: tokens, limit and where it stands. It knows no models."""
+"""One text being decoded: its tokens, its limit and where it stands. It knows no models."""
 
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
+
+import torch
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,6 +24,10 @@ class Sequence:
     token_ids: list[int] = field(default_factory=list)  # emitted; the last one is pending
     num_rounds: int = 0
     is_done: bool = False
+    uniforms: torch.Generator = field(init=False)  # decides what is accepted in it
+
+    def __post_init__(self) -> None:
+        self.uniforms = torch.Generator().manual_seed(self.seed)
 
     def __len__(self) -> int:
         """Tokens of prompt and text, the pending one included."""
@@ -30,7 +36,7 @@ class Sequence:
     @property
     def remaining(self) -> int:
         """Tokens that may still be emitted."""
-        return self.limit - len(self.token_ids)
+        return 0 if self.is_done else self.limit - len(self.token_ids)
 
     def tail(self, count: int) -> list[int]:
         """The last tokens of prompt and text, at most so many."""
@@ -40,11 +46,9 @@ class Sequence:
     def emit(self, token_ids: Tokens[int]) -> list[int]:
         """Takes tokens up to the limit and to the first stop token; returns those it took."""
         taken = list(token_ids[: self.remaining])
-        for place, token in enumerate(taken):
-            if token in self.stop_token_ids:
-                taken = taken[: place + 1]
-                self.is_done = True
-                break
+        ends = [place for place, token in enumerate(taken) if token in self.stop_token_ids]
+        if ends:
+            taken = taken[: ends[0] + 1]
         self.token_ids += taken
-        self.is_done = self.is_done or self.remaining == 0
+        self.is_done = bool(ends) or self.remaining == 0
         return taken

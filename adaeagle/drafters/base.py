@@ -86,6 +86,10 @@ class DraftSession(ABC):
         """A new text takes the place of one that has ended."""
         raise NotImplementedError(f"{type(self).__name__} drafts for one text")
 
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with some of the texts alone, ascending: the others have ended."""
+        raise NotImplementedError(f"{type(self).__name__} drafts for one text")
+
     def extra_rows(self) -> ExtraRows | None:
         """Rows to run beside this round's nodes."""
         return None

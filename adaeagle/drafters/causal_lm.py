@@ -87,6 +87,11 @@ class ModelSession(NetworkSession):
         super().replace(row, prompt_ids)
         self._first[row] = prompt_ids[0]
 
+    def keep(self, rows: Sequence[int]) -> None:
+        super().keep(rows)
+        first = {place: self._first.get(row) for place, row in enumerate(rows)}
+        self._first = {place: token for place, token in first.items() if token is not None}
+
     def run(
         self, token_ids: Tensor, states: Tensor | None, positions: Tensor, mask: Tensor | None
     ) -> Tensor:

@@ -148,6 +148,10 @@ class NetworkSession(DraftSession):
         self.reset()
         self._cache.begin_text(row, 0)
 
+    def keep(self, rows: Sequence[int]) -> None:
+        self.reset()
+        self._cache.keep(rows)
+
     def open_text(self, token_ids: Tensor, states: Tensor | None) -> None:
         """Takes in a whole text, [A], to draft after its prefixes."""
         states = None if states is None else states.unsqueeze(0)

@@ -100,19 +100,31 @@ class KVCache(Cache):
 
     def _allocate(self, capacity: int) -> None:
         self.capacity = capacity
-        self._buffers: list[Tensor] = []  # each [layers of one shape, B, H, S, D]
-        self._groups: list[tuple[list[int], Tensor, Tensor]] = []
-        for shape in dict.fromkeys(self._shapes):
-            members = [layer for layer, own in enumerate(self._shapes) if own == shape]
-            keys, values = (
+        self._hold(
+            [
                 torch.zeros(
-                    (len(members), self._batch_size, shape.num_heads, capacity, dim),
+                    (
+                        self._shapes.count(shape),
+                        self._batch_size,
+                        shape.num_heads,
+                        capacity,
+                        dim,
+                    ),
                     dtype=shape.dtype,
                     device=shape.device,
                 )
+                for shape in dict.fromkeys(self._shapes)
                 for dim in (shape.key_dim, shape.value_dim)
-            )
-            self._buffers += [keys, values]
+            ]
+        )
+
+    def _hold(self, buffers: list[Tensor]) -> None:
+        """Makes buffers, keys and values of each shape in turn, the ones of the layers."""
+        self._buffers = buffers  # each [layers of one shape, B, H, S, D]
+        self._groups: list[tuple[list[int], Tensor, Tensor]] = []
+        pairs = zip(buffers[::2], buffers[1::2], strict=True)
+        for shape, (keys, values) in zip(dict.fromkeys(self._shapes), pairs, strict=True):
+            members = [layer for layer, own in enumerate(self._shapes) if own == shape]
             self._groups.append((members, keys, values))
             for layer, own_keys, own_values in zip(members, keys, values, strict=True):
                 self._slots[layer].keys, self._slots[layer].values = own_keys, own_values
@@ -195,26 +207,25 @@ class KVCache(Cache):
 
         It must not outgrow this cache's capacity; `begin_text` takes its length over.
         """
-        part = KVCache.__new__(KVCache)
-        part._shapes, part._batch_size = self._shapes, 1
-        part._slots = [_Layer() for _ in self._shapes]
-        Cache.__init__(part, layers=list(part._slots))
-        part.lengths, part.capacity = [0], self.capacity
-        rows = slice(row, row + 1)
-        part._buffers = [buffer[:, rows] for buffer in self._buffers]
-        part._groups = [
-            (members, keys[:, rows], values[:, rows]) for members, keys, values in self._groups
-        ]
-        for members, keys, values in part._groups:
-            for layer, own_keys, own_values in zip(members, keys, values, strict=True):
-                part._slots[layer].keys, part._slots[layer].values = own_keys, own_values
+        part = KVCache(self._shapes, 1)
+        part.capacity = self.capacity
+        part._hold([buffer[:, row : row + 1] for buffer in self._buffers])
         return part
 
     def begin_text(self, row: int, length: int) -> None:
         """Says how much of a row `only` has filled for a new text."""
         self.lengths[row] = length
-        for layer in self._slots:
-            layer.length = max(self.lengths)
+        self.discard()
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with some of the texts alone, ascending: what is behind them moves up."""
+        for buffer in self._buffers:
+            for place, row in enumerate(rows):
+                if place != row:
+                    buffer[:, place, :, : self.length] = buffer[:, row, :, : self.length]
+        self.lengths, self._batch_size = [self.lengths[row] for row in rows], len(rows)
+        self._hold([buffer[:, : len(rows)] for buffer in self._buffers])
+        self.discard()
 
 
 def attention_mask(

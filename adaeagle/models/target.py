@@ -232,7 +232,7 @@ class TargetSession:
             raise ValueError("prompt_ids must hold at least one token, got none")
         num_tokens = len(prompt_ids)
         self.cache.begin_text(row, 0)
-        self.cache.reserve(num_tokens)
+        self.cache.reserve(max(0, num_tokens - self.cache.length))
         token_ids = torch.tensor([list(prompt_ids)], device=self.target.device)
         positions = torch.arange(num_tokens, device=self.target.device).unsqueeze(0)
         own = self.cache.only(row)
@@ -284,6 +284,10 @@ class TargetSession:
             rows: of each text, ascending, 0 first; none of a text that has ended.
         """
         self.cache.commit(rows)
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Goes on with some of the texts alone, ascending."""
+        self.cache.keep(rows)
 
 
 def _below_root(paths: Tensor) -> Tensor:
