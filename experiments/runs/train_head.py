@@ -34,7 +34,7 @@ from predictors.draft_models.eagle3 import (
     training_layers,
 )
 from predictors.draft_models.lm import draft_lm, lm_data, write_lm_streams
-from predictors.draft_models.self_generation import SelfGenerationSettings, collect_own_text
+from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
 from predictors.training.callbacks import SkipNonFiniteSteps
 from predictors.training.step_batches import StepData
 
@@ -191,7 +191,7 @@ def _own_text(
     )
     target.model.to(_generation_device(settings))  # type: ignore[arg-type]
     rank, world_size = _launched()
-    shards = collect_own_text(
+    shards = collect_self_generated(
         target,
         conversations,
         settings.out / "own_text",

@@ -40,7 +40,7 @@ class _Text:
 
 
 class SelfGeneratedDataset(Dataset[EagleBatch]):
-    """Texts of shards written by `collect_own_text`, each cut to `window` tokens.
+    """Texts of shards written by `collect_self_generated`, each cut to `window` tokens.
 
     Args:
         shards: what to read.

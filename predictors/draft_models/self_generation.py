@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import DynamicCache
 
+from adaeagle import generate_batch
 from adaeagle.models.target import Target
 from predictors.draft_models.conversations import Message
 
@@ -72,7 +73,7 @@ class SelfGenerated:
     answer_ids: list[int]
 
 
-def collect_own_text(
+def collect_self_generated(
     target: Target,
     conversations: Sequence[list[Message]],
     folder: Path,
@@ -104,13 +105,10 @@ def collect_own_text(
     starts = range(0, len(conversations), settings.shard_size)
     paths = [folder / f"own_text-{index:05d}.safetensors" for index in range(len(starts))]
     todo = [i for i in range(len(starts)) if i % world_size == rank and not paths[i].exists()]
-    for index in track(todo, "own text", console=STDERR, disable=not todo):
+    for index in track(todo, "self-generated text", console=STDERR, disable=not todo):
         first = starts[index]
         chosen = conversations[first : first + settings.shard_size]
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.seed + index)
-            texts = _answer(target, chosen, first, settings)
-        _write(texts, paths[index])
+        _write(_answer(target, chosen, first, settings), paths[index])
     return paths
 
 
@@ -148,94 +146,41 @@ def _answer(
     histories: list[list[Message]] = [[] for _ in conversations]
     waiting = [list(messages) for messages in conversations]
     texts: list[SelfGenerated] = []
-    for _ in range(settings.max_turns):
-        asked: list[tuple[int, list[int]]] = []
+    for turn in range(settings.max_turns):
+        prompts: list[tuple[int, list[int]]] = []
         for index, (history, messages) in enumerate(zip(histories, waiting, strict=True)):
-            turn = next((i for i, m in enumerate(messages) if m["role"] == "user"), None)
-            if turn is None:
+            question = next((i for i, m in enumerate(messages) if m["role"] == "user"), None)
+            if question is None:
                 continue
-            history += messages[: turn + 1]
-            del messages[: turn + 1]
+            history += messages[: question + 1]
+            del messages[: question + 1]
             prompt_ids = target.encode_chat(history)
             if len(prompt_ids) <= settings.max_prompt_tokens:
-                asked.append((index, prompt_ids))
+                prompts.append((index, prompt_ids))
             else:
                 messages.clear()
-        answers = _answer_batches(target, [prompt_ids for _, prompt_ids in asked], settings)
-        for (index, prompt_ids), answer_ids in zip(asked, answers, strict=True):
-            texts.append(SelfGenerated(first + index, prompt_ids, answer_ids))
-            histories[index].append({"role": "assistant", "content": _decode(target, answer_ids)})
+        # A text's seed says which it is: neither shard nor batch has a say in what it becomes.
+        names = [f"{settings.seed} {first + index} {turn}" for index, _ in prompts]
+        answers = generate_batch(
+            target,
+            None,
+            "vanilla",
+            [prompt_ids for _, prompt_ids in prompts],
+            max_batch=settings.batch_size,
+            max_new_tokens=settings.max_new_tokens,
+            temperature=settings.temperature,
+            seed=[crc32(name.encode()) for name in names],
+        )
+        for (index, prompt_ids), answer in zip(prompts, answers, strict=True):
+            texts.append(SelfGenerated(first + index, prompt_ids, answer.token_ids))
+            content = _decode(target, answer.token_ids)
+            histories[index].append({"role": "assistant", "content": content})
     return texts
 
 
 def _decode(target: Target, token_ids: list[int]) -> str:
     assert target.tokenizer is not None
     return str(target.tokenizer.decode(token_ids, skip_special_tokens=True))
-
-
-def _answer_batches(
-    target: Target, prompts: list[list[int]], settings: SelfGenerationSettings
-) -> list[list[int]]:
-    """Answers in the order of `prompts`; prompts of like length share a batch."""
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    answers: list[list[int]] = [[] for _ in prompts]
-    for start in range(0, len(order), settings.batch_size):
-        batch = order[start : start + settings.batch_size]
-        rows = generate_batch(target, [prompts[index] for index in batch], settings)
-        for index, row in zip(batch, rows, strict=True):
-            answers[index] = row
-    return answers
-
-
-@torch.inference_mode()
-def generate_batch(
-    target: Target, prompts: list[list[int]], settings: SelfGenerationSettings
-) -> list[list[int]]:
-    """Plain decoding of a batch; each answer ends with its first end token, if it reached one.
-
-    Rows that have ended leave the batch once they are half of it, so that short answers do not
-    wait for long ones.
-    """
-    longest = max(map(len, prompts))
-    padded = [[0] * (longest - len(ids)) + ids for ids in prompts]
-    is_real = [[0] * (longest - len(ids)) + [1] * len(ids) for ids in prompts]
-    token_ids = torch.tensor(padded, device=target.device)
-    mask = torch.tensor(is_real, device=target.device)
-    stops = torch.tensor(target.eos_token_ids, device=target.device)
-    cache = DynamicCache()
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = torch.arange(len(prompts))  # which answer each row of the batch is
-    is_open = torch.ones(len(prompts), dtype=torch.bool)
-    for _ in range(settings.max_new_tokens):
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -token_ids.shape[1] :]
-        features = target.model.base_model(
-            input_ids=token_ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[:, -1]
-        chosen = _choose(target.logits(features), settings.temperature)
-        for row, token in zip(rows[is_open].tolist(), chosen[is_open].tolist(), strict=True):
-            answers[row].append(token)
-        is_open &= ~torch.isin(chosen, stops).cpu()
-        if not is_open.any():
-            break
-        if 2 * int(is_open.sum()) <= len(rows):
-            kept = is_open.nonzero().squeeze(1)
-            cache.batch_select_indices(kept.to(target.device))
-            chosen, mask, rows, is_open = chosen[kept], mask[kept], rows[kept], is_open[kept]
-        token_ids = chosen.unsqueeze(1)
-        mask = torch.cat((mask, torch.ones_like(token_ids)), dim=1)
-    return answers
-
-
-def _choose(logits: Tensor, temperature: float) -> Tensor:
-    """One token a row: [B, V] → [B]."""
-    if temperature == 0:
-        return logits.argmax(-1)
-    probs = (logits.float() / temperature).softmax(-1)
-    return torch.multinomial(probs, 1).squeeze(1)
 
 
 def _write(texts: list[SelfGenerated], path: Path) -> None:

@@ -14,7 +14,7 @@ from adaeagle.drafters.eagle_head import EagleHead
 from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, collate, eagle_data
 from predictors.draft_models.eagle import EagleTraining, default_head_config
 from predictors.draft_models.rollout import accepted_lengths
-from predictors.draft_models.self_generation import SelfGenerationSettings, collect_own_text
+from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
 
 STEPS = 60
 
@@ -29,7 +29,7 @@ def dataset(target: Target, tmp_path_factory: pytest.TempPathFactory) -> SelfGen
     words = ["cat", "mat", "the", "1", "2", "and", "on", "sat", "counted", "3"]
     asked = [[{"role": "user", "content": f"{a} {b}"}] for a in words for b in words[:2]]
     settings = SelfGenerationSettings(max_new_tokens=24, max_prompt_tokens=100)
-    shards = collect_own_text(target, asked, tmp_path_factory.mktemp("own"), settings)
+    shards = collect_self_generated(target, asked, tmp_path_factory.mktemp("own"), settings)
     return SelfGeneratedDataset(shards, window=64)
 
 

@@ -10,7 +10,7 @@ from adaeagle import Target
 from predictors.data.features import collect_features
 from predictors.draft_models.conversations import Message, questions, read_records
 from predictors.draft_models.data import SelfGeneratedDataset, collate
-from predictors.draft_models.self_generation import SelfGenerationSettings, collect_own_text
+from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
 
 SETTINGS = SelfGenerationSettings(
     max_new_tokens=12, max_prompt_tokens=100, max_turns=2, batch_size=3, shard_size=3
@@ -35,7 +35,7 @@ def shards(
     target: Target, conversations: list[list[Message]], tmp_path_factory: pytest.TempPathFactory
 ) -> list[Path]:
     folder = tmp_path_factory.mktemp("own")
-    return collect_own_text(target, conversations, folder, SETTINGS)
+    return collect_self_generated(target, conversations, folder, SETTINGS)
 
 
 def test_answers_are_plain_greedy_decoding(target: Target, shards: list[Path]) -> None:
@@ -59,10 +59,10 @@ def test_the_second_turn_reads_the_first_answer(target: Target, shards: list[Pat
 def test_a_killed_collection_goes_on(
     target: Target, conversations: list[list[Message]], shards: list[Path], tmp_path: Path
 ) -> None:
-    again = collect_own_text(target, conversations, tmp_path, SETTINGS)
+    again = collect_self_generated(target, conversations, tmp_path, SETTINGS)
     before = again[0].stat().st_mtime_ns
     again[1].unlink()
-    collect_own_text(target, conversations, tmp_path, SETTINGS)
+    collect_self_generated(target, conversations, tmp_path, SETTINGS)
     assert again[0].stat().st_mtime_ns == before
     assert [path.read_bytes() for path in again] == [path.read_bytes() for path in shards]
 
@@ -70,7 +70,7 @@ def test_a_killed_collection_goes_on(
 def test_processes_share_the_shards(
     target: Target, conversations: list[list[Message]], tmp_path: Path
 ) -> None:
-    paths = collect_own_text(target, conversations, tmp_path, SETTINGS, rank=1, world_size=2)
+    paths = collect_self_generated(target, conversations, tmp_path, SETTINGS, rank=1, world_size=2)
     assert [path.exists() for path in paths] == [False, True]
 
 
@@ -79,7 +79,7 @@ def test_text_of_other_settings_is_refused(
 ) -> None:
     other = SelfGenerationSettings(max_new_tokens=13, max_prompt_tokens=100)
     with pytest.raises(ValueError, match=r"max_new_tokens=12, which must be the same .* got 13"):
-        collect_own_text(target, conversations, shards[0].parent, other)
+        collect_self_generated(target, conversations, shards[0].parent, other)
 
 
 def test_stored_features_are_the_targets(
@@ -101,7 +101,7 @@ def test_sampled_answers_depend_on_the_seed(
     target: Target, conversations: list[list[Message]], tmp_path: Path
 ) -> None:
     texts = [
-        collect_own_text(
+        collect_self_generated(
             target,
             conversations,
             tmp_path / f"{number}",
@@ -136,3 +136,24 @@ def test_a_malformed_line_is_named(tmp_path: Path, line: str, message: str) -> N
     path.write_text(line)
     with pytest.raises(ValueError, match=message):
         read_records(path)
+
+
+def test_answers_keep_to_the_generation_config(
+    chat_folder: Path, conversations: list[list[Message]], tmp_path: Path
+) -> None:
+    """What a penalty forbids the target to say, no head is trained on."""
+    target, penalised = (Target.from_pretrained(str(chat_folder)) for _ in range(2))
+    assert penalised.model.generation_config is not None
+    penalised.model.generation_config.repetition_penalty = 1.3
+    texts = []
+    for number, model in enumerate((target, penalised)):
+        folder = tmp_path / str(number)
+        shards = collect_self_generated(model, conversations[:1], folder, SETTINGS)
+        [text] = SelfGeneratedDataset(shards, window=256)
+        texts.append(text.token_ids[text.is_answer].tolist())
+        prompt_ids = text.token_ids[~text.is_answer].unsqueeze(0)
+        expected = model.model.generate(  # type: ignore[operator]
+            prompt_ids, max_new_tokens=SETTINGS.max_new_tokens, do_sample=False
+        )
+        assert texts[-1] == expected[0, prompt_ids.shape[1] :].tolist()
+    assert texts[0] != texts[1]
