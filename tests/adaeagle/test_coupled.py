@@ -15,7 +15,7 @@ from torch import Tensor
 from adaeagle import Target, generate, registry
 from adaeagle.decoding.gumbel import gumbel_noise, uniform_noise
 from adaeagle.decoding.sampling import Sampling
-from adaeagle.drafters.base import Drafter, DraftSession
+from adaeagle.drafters.base import Drafter, DraftSession, Proposal
 
 MakePair = Callable[..., tuple[Target, Drafter]]
 MakePrompt = Callable[[int, int], list[int]]
@@ -138,30 +138,36 @@ def test_temperature_zero_has_no_noise(make_pair: MakePair, make_prompt: MakePro
     assert say(target, drafter, "chain", prompt, max_new_tokens=16, seed=3) == greedy
 
 
-class OwnVocabulary:
+class OwnVocabulary(Drafter):
     """A drafter cut down to some of its tokens, in an order of its own."""
 
     name = "own vocabulary"
-    feature_layers = ()
 
     def __init__(self, drafter: Drafter, vocab_map: Tensor) -> None:
         self._drafter = drafter
         self.vocab_map = vocab_map
 
-    def begin(self, prompt_ids: Sequence[int], capacity: int) -> "OwnVocabularySession":
-        return OwnVocabularySession(self._drafter.begin(prompt_ids, capacity), self.vocab_map)
+    def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> "OwnVocabularySession":
+        assert self.vocab_map is not None
+        return OwnVocabularySession(self._drafter.begin(prompts, capacity), self.vocab_map)
 
 
-class OwnVocabularySession:
+class OwnVocabularySession(DraftSession):
     def __init__(self, session: DraftSession, vocab_map: Tensor) -> None:
         self._session = session
         self._vocab_map = vocab_map
 
-    def catch_up(self, token_ids: Tensor, features: Tensor | None) -> Tensor:
-        return self._session.catch_up(token_ids, features)[..., self._vocab_map]
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
+        return self._cut(self._session.catch_up(token_ids, features, counts))
 
-    def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
-        return self._session.extend(token_ids, origins)[..., self._vocab_map]
+    def extend(self, token_ids: Tensor, origins: Tensor) -> Proposal:
+        return self._cut(self._session.extend(token_ids, origins))
+
+    def _cut(self, proposal: Proposal) -> Proposal:
+        assert proposal.logits is not None
+        return Proposal(proposal.logits[..., self._vocab_map])
 
 
 def test_a_draft_vocabulary_of_its_own(make_pair: MakePair, make_prompt: MakePrompt) -> None:

@@ -24,11 +24,12 @@ def test_prefill(head: str) -> None:
     drafter = EagleDrafter.from_pretrained(str(GOLDEN / head), target)
     for prompt, recorded in zip(recording["prompts"], recording["parity"], strict=False):
         with torch.inference_mode():
-            features, logits = target.begin(prompt, 128, drafter.feature_layers).prefill()
+            features, logits = target.begin(1, 128, drafter.feature_layers).prefill(prompt)
             root = logits.argmax(-1)
             token_ids = torch.cat((torch.tensor([prompt[1:]], dtype=torch.int64), root[None]), 1)
-            session = drafter.begin(prompt, 128)
-            drafted = session.catch_up(token_ids, features.chosen)
+            session = drafter.begin([prompt], 128)
+            drafted = session.catch_up(token_ids, features.chosen, [len(prompt)]).logits
+            assert drafted is not None
             outputs = drafter.head(
                 drafter.embed(token_ids), features.last, torch.arange(len(prompt))[None]
             )

@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaeagle import DraftTree, Policy, Target, generate, get_policy
+from adaeagle import DraftTree, Policy, Target, generate_batch, get_policy
 from adaeagle.decoding import verification as verify
+from adaeagle.drafters.base import Drafter, DraftSession, Proposal
 
 VOCAB = 5
 PROMPT = [2, 0]
@@ -45,24 +46,42 @@ CASES = (
 )
 
 
-class TableDrafter:
-    """Says what follows a token from a table of its own, over `vocab_map` where there is one."""
+class TableDrafter(Drafter):
+    """Knows what follows a token from a table, over `vocab_map` where there is one."""
 
     name = "table"
-    feature_layers = ()
 
     def __init__(self, logits: Tensor, vocab_map: Tensor | None = None) -> None:
         self.table = logits  # [target V, draft V]
         self.vocab_map = vocab_map
 
-    def begin(self, prompt_ids: Sequence[int], capacity: int) -> "TableDrafter":
-        return self
+    def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> "TableSession":
+        return TableSession(self.table, len(prompts))
 
-    def catch_up(self, token_ids: Tensor, features: Tensor | None) -> Tensor:
-        return self.table[token_ids[:, -1:]]
 
-    def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
-        return self.table[token_ids]
+class TableSession(DraftSession):
+    """Remembers the pending tokens alone."""
+
+    def __init__(self, table: Tensor, num_texts: int) -> None:
+        self._table = table
+        self._last = torch.zeros(num_texts, 1, dtype=torch.int64)
+
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
+        for row, count in enumerate(counts):
+            if count > 0:
+                self._last[row] = token_ids[row, count - 1]
+        return Proposal(self._table[self._last])
+
+    def extend(self, token_ids: Tensor, origins: Tensor) -> Proposal:
+        return Proposal(self._table[token_ids])
+
+    def replace(self, row: int, prompt_ids: Sequence[int]) -> None:
+        """Nothing is known of a text but its pending token."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        self._last = self._last[list(rows)]
 
 
 @pytest.fixture(scope="module")
@@ -84,14 +103,21 @@ def say(
     policy: Policy,
     distribution: dict[str, Any],
     num_texts: int = 50,
+    max_batch: int = 1,
 ) -> Tensor:
     """Texts of as many seeds, [num_texts, LENGTH]."""
     return torch.tensor(
         [
-            generate(
-                target, drafter, policy, PROMPT, max_new_tokens=LENGTH, seed=seed, **distribution
-            ).token_ids
-            for seed in range(num_texts)
+            out.token_ids
+            for out in generate_batch(
+                target,
+                drafter,
+                policy,
+                [PROMPT] * num_texts,
+                max_batch=max_batch,
+                max_new_tokens=LENGTH,
+                **distribution,
+            )
         ]
     )
 
@@ -136,6 +162,14 @@ def test_texts_follow_the_distribution(
     spec: str, distribution: dict[str, Any], target: Target, drafter: TableDrafter
 ) -> None:
     texts = say(target, drafter, get_policy(spec), distribution)
+    assert distance(target, texts, distribution) < 4
+
+
+@pytest.mark.parametrize(("spec", "distribution"), CASES, ids=str)
+def test_texts_side_by_side_follow_the_distribution(
+    spec: str, distribution: dict[str, Any], target: Target, drafter: TableDrafter
+) -> None:
+    texts = say(target, drafter, get_policy(spec), distribution, num_texts=200, max_batch=50)
     assert distance(target, texts, distribution) < 4
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -173,7 +174,7 @@ def test_waiting_texts_enter_one_at_a_time(make_pair: MakePair, make_prompt: Mak
         )
     )
     own_rounds = [place for place, (number, piece) in enumerate(pieces) if number == 0]
-    for start, end in zip(own_rounds[1:], own_rounds[2:], strict=False):
+    for start, end in pairwise(own_rounds[1:]):
         prefills = [piece for _, piece in pieces[start:end] if piece.round is None]
         assert len(prefills) <= 1
     began = [number for number, piece in pieces if piece.round is None]
@@ -182,7 +183,7 @@ def test_waiting_texts_enter_one_at_a_time(make_pair: MakePair, make_prompt: Mak
 
 def test_arguments_are_one_or_one_a_prompt(make_pair: MakePair) -> None:
     target, drafter = make_pair("model")
-    with pytest.raises(ValueError, match="max_new_tokens must be one number or 2, .* got 3"):
+    with pytest.raises(ValueError, match=r"max_new_tokens must be one number or 2, .* got 3"):
         generate_batch(target, drafter, "chain", [[1], [2]], max_new_tokens=[1, 2, 3])
     with pytest.raises(ValueError, match="max_batch must be >= 1, got 0"):
         generate_batch(target, drafter, "chain", [[1], [2]], max_batch=0)

@@ -1,7 +1,7 @@
 """EAGLE-3 heads: the network, the official files, and text that stays plain decoding's."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 import adaeagle
-from adaeagle import EagleDrafter, Target
+from adaeagle import EagleDrafter, Target, get_policy
 from adaeagle.decoding.proposals import LiveProposer
 from adaeagle.decoding.sampling import Sampling
 from adaeagle.decoding.verification import accept_child
+from adaeagle.drafters.base import DraftSession, Proposal
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig
 from adaeagle.tree import ROOT, DraftTree
 
@@ -190,12 +191,13 @@ def test_the_network_is_the_published_formula(target: Target, tmp_path: Path) ->
     token_ids = torch.tensor([[3, 80, 7, 7, 41]])
     expected = _slow_states(weights, target.embed(token_ids)[0], features[0])
     with torch.inference_mode():
-        session = drafter.begin([0], 16)
-        first = session.catch_up(token_ids[:, :3], features[:, :3])
-        second = session.catch_up(token_ids[:, 3:], features[:, 3:])
+        session = drafter.begin([[0]], 16)
+        first = session.catch_up(token_ids[:, :3], features[:, :3], [3])
+        second = session.catch_up(token_ids[:, 3:], features[:, 3:], [2])
     for found, place in ((first, 2), (second, 4)):
         normed = _rms_norm(expected[place], weights["norm.weight"])
-        torch.testing.assert_close(found[0, 0], weights["lm_head.weight"] @ normed)
+        assert found.logits is not None
+        torch.testing.assert_close(found.logits[0, 0], weights["lm_head.weight"] @ normed)
 
 
 def _rms_norm(x: Tensor, weight: Tensor) -> Tensor:
@@ -247,15 +249,15 @@ def test_the_cache_goes_on_from_true_features(target: Target, tmp_path: Path) ->
     features = torch.randn(1, 9, 3 * HIDDEN, generator=generator)
     token_ids = torch.randint(0, VOCAB, (1, 9), generator=generator)
     with torch.inference_mode():
-        session = drafter.begin([0], 8)
-        session.catch_up(token_ids[:, :4], features[:, :4])
+        session = drafter.begin([[0]], 8)
+        session.catch_up(token_ids[:, :4], features[:, :4], [4])
         session.extend(torch.tensor([[5, 6, 7]]), torch.tensor([[0, 0, 0]]))
         session.extend(torch.tensor([[8, 9]]), torch.tensor([[1, 3]]))
-        session.catch_up(token_ids[:, 4:6], features[:, 4:6])
+        session.catch_up(token_ids[:, 4:6], features[:, 4:6], [2])
         session.extend(torch.tensor([[5, 6]]), torch.tensor([[0, 0]]))
-        found = session.catch_up(token_ids[:, 6:], features[:, 6:])
-        fresh = drafter.begin([0], 8).catch_up(token_ids, features)
-    torch.testing.assert_close(found, fresh)
+        found = session.catch_up(token_ids[:, 6:], features[:, 6:], [3])
+        fresh = drafter.begin([[0]], 8).catch_up(token_ids, features, [9])
+    torch.testing.assert_close(found.logits, fresh.logits)
 
 
 @pytest.mark.parametrize("family", ["llama", *FAMILIES])
@@ -263,8 +265,8 @@ def test_the_three_layers_are_those_of_transformers(family: str, make_reader: Ma
     target = make_reader(family, True).target
     ids = torch.tensor([[7, 3, 90, 41, 5, 6]])
     with torch.inference_mode():
-        session = target.begin(ids[0].tolist(), 16, (2, 4, 5))
-        features, _ = session.prefill()
+        session = target.begin(1, 16, (2, 4, 5))
+        features, _ = session.prefill(ids[0].tolist())
         states = target.model(ids, output_hidden_states=True).hidden_states
     torch.testing.assert_close(features.chosen, torch.cat((states[2], states[4], states[5]), -1))
     torch.testing.assert_close(features.last, states[-1])
@@ -324,27 +326,28 @@ def test_positions_are_exact_in_half_precision() -> None:
     assert torch.equal(before[0], after[0])
 
 
-class _Session:
-    """Proposes one distribution after whatever it is told."""
+class _Session(DraftSession):
+    """Proposes one distribution after every token."""
 
     def __init__(self, logits: Tensor) -> None:
         self._logits = logits
 
-    def catch_up(self, token_ids: Tensor, features: Tensor | None) -> Tensor:
-        return self._logits.view(1, 1, -1)
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
+        return Proposal(self._logits.view(1, 1, -1))
 
-    def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
-        return self._logits.expand(1, token_ids.shape[1], -1)
+    def extend(self, token_ids: Tensor, origins: Tensor) -> Proposal:
+        return Proposal(self._logits.expand(1, token_ids.shape[1], -1))
 
 
 def _proposer(logits: Tensor, vocab: Tensor, sampling: Sampling) -> LiveProposer:
     return LiveProposer(
         _Session(logits),
-        (torch.tensor([[0]]), None),
-        "draw",
+        lambda: (torch.tensor([[0]]), None, [1]),
+        get_policy("chain(proposal='draw')"),
         sampling,
-        torch.Generator().manual_seed(0),
-        needs_entropy=False,
+        [torch.Generator().manual_seed(0)],
         vocab_map=vocab,
         vocab_size=7,
     )
@@ -361,7 +364,7 @@ def test_drawn_distributions_are_those_of_the_target_vocabulary() -> None:
     expected = torch.zeros(7)
     expected[vocab] = sampling.log_probs(logits[None])[0].exp()
     assert proposer.distributions is not None
-    torch.testing.assert_close(proposer.distributions, expected.expand(3, -1))
+    torch.testing.assert_close(proposer.distributions[0], expected.expand(3, -1))
 
 
 def test_the_emitted_distribution_is_the_targets() -> None:
@@ -371,7 +374,7 @@ def test_the_emitted_distribution_is_the_targets() -> None:
     proposer = _proposer(logits, vocab, Sampling(temperature=1.0))
     proposer.propose(DraftTree.empty(1, "cpu"), torch.tensor([[ROOT]]), 1)
     assert proposer.distributions is not None
-    distribution = proposer.distributions[0].double()
+    distribution = proposer.distributions[0, 0].double()
     emitted = torch.zeros(7).double()
     for token in vocab.tolist():
         chance = min(1.0, float(target_probs[token] / distribution[token]))

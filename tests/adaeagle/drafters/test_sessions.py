@@ -9,7 +9,7 @@ from torch import Tensor
 
 from adaeagle import Target
 from adaeagle.drafters.base import Drafter, DraftSession
-from adaeagle.drafters.node_mask import NodeMask
+from adaeagle.drafters.session import NodePaths
 
 MakePair = Callable[..., tuple[Target, Drafter]]
 MakePrompt = Callable[[int, int], list[int]]
@@ -29,11 +29,17 @@ def catch_up(
     session: DraftSession, text: list[int], features: Tensor, old: int, new: int
 ) -> Tensor:
     """Takes in tokens `old` to `new` of the text, each with the feature before it."""
-    return session.catch_up(torch.tensor([text[old:new]]), features[:, old - 1 : new - 1])
+    found = session.catch_up(
+        torch.tensor([text[old:new]]), features[:, old - 1 : new - 1], [new - old]
+    )
+    assert found.logits is not None
+    return found.logits
 
 
 def extend(session: DraftSession, tokens: list[int], origins: list[int]) -> Tensor:
-    return session.extend(torch.tensor([tokens]), torch.tensor([origins]))
+    found = session.extend(torch.tensor([tokens]), torch.tensor([origins]))
+    assert found.logits is not None
+    return found.logits
 
 
 @pytest.mark.parametrize(("kind", "family"), PAIRS)
@@ -44,7 +50,7 @@ def test_a_tree_is_chains_side_by_side(
     target, drafter = make_pair(kind, family)
     text = make_prompt(7, 0)
     features = features_of(target, text)
-    session = drafter.begin(text, 4)
+    session = drafter.begin([text], 4)
     rows = [catch_up(session, text, features, 1, 7)[0]]
     for tokens, origins in LEVELS:
         rows.append(extend(session, tokens, origins)[0])
@@ -54,7 +60,7 @@ def test_a_tree_is_chains_side_by_side(
     for tokens, origins in LEVELS:
         paths += [[*paths[origin], token] for token, origin in zip(tokens, origins, strict=True)]
     for row, path in enumerate(paths):
-        alone = drafter.begin(text, 4)
+        alone = drafter.begin([text], 4)
         expected = catch_up(alone, text, features, 1, 7)
         for place, token in enumerate(path):
             expected = extend(alone, [token], [place])
@@ -74,11 +80,11 @@ def test_every_round_goes_on_from_the_true_text(
     target, drafter = make_pair(kind, family)
     text = make_prompt(16, 0)
     features = features_of(target, text)
-    session = drafter.begin(text, 4)
+    session = drafter.begin([text], 4)
     places = (1, 5, 6, 9, 13, 16)
     for old, new in pairwise(places):
         found = catch_up(session, text, features, old, new)
-        fresh = catch_up(drafter.begin(text, 4), text, features, 1, new)
+        fresh = catch_up(drafter.begin([text], 4), text, features, 1, new)
         torch.testing.assert_close(found, fresh, atol=1e-4, rtol=1e-4)
         # Drafts of the very tokens that will be committed, and of others.
         if new < 13:
@@ -98,31 +104,63 @@ def test_a_chain_of_the_model_s_own_text(
     target, drafter = make_pair(kind)
     text = make_prompt(12, 0)
     features = features_of(target, text)
-    session = drafter.begin(text, 4)
+    session = drafter.begin([text], 4)
     found = [catch_up(session, text, features, 1, 8)]
     if kind == "model":
         found += [extend(session, [text[8 + place]], [place]) for place in range(3)]
     for place, logits in enumerate(found):
-        fresh = catch_up(drafter.begin(text, 4), text, features, 1, 8 + place)
+        fresh = catch_up(drafter.begin([text], 4), text, features, 1, 8 + place)
         torch.testing.assert_close(logits, fresh, atol=1e-4, rtol=1e-4)
 
 
-def test_node_mask() -> None:
-    """Every node sees the text, its own path and itself."""
-    nodes = NodeMask()
-    first = nodes.extend(torch.tensor([[0, 0]]), 3)
-    assert first is not None
-    assert first[0, 0].int().tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 0, 1]]
-    second = nodes.extend(torch.tensor([[2, 1, 2]]), 3)
-    assert second is not None
-    assert second[0, 0].int().tolist() == [
-        [1, 1, 1, 0, 1, 1, 0, 0],
-        [1, 1, 1, 1, 0, 0, 1, 0],
-        [1, 1, 1, 0, 1, 0, 0, 1],
-    ]
-    nodes.reset()
-    assert nodes.extend(torch.tensor([[0]]), 5) is None  # a chain sees all before it
-    assert nodes.extend(torch.tensor([[1]]), 5) is None
-    forked = nodes.extend(torch.tensor([[2, 2]]), 5)  # which may still become a tree
-    assert forked is not None
-    assert forked[0, 0, :, 5:].int().tolist() == [[1, 1, 1, 0], [1, 1, 0, 1]]
+@pytest.mark.parametrize(("kind", "family"), PAIRS)
+@torch.inference_mode()
+def test_texts_side_by_side_are_texts_alone(
+    kind: str, family: str, make_pair: MakePair, make_prompt: MakePrompt
+) -> None:
+    """Of other lengths, with other numbers of tokens to catch up on, and with one replaced."""
+    target, drafter = make_pair(kind, family)
+    texts = [make_prompt(16, 0), make_prompt(16, 1), make_prompt(16, 2)]
+    every = [features_of(target, text) for text in texts]
+    session = drafter.begin(texts[:2], 4)
+    running, places = [0, 1], [1, 1]
+    for step, counts in enumerate(([3, 5], [2, 0], [1, 4], [6, 2])):
+        if step == 2:
+            running[1], places[1] = 2, 1
+            session.replace(1, texts[2])
+        tokens = torch.zeros(2, max(counts), dtype=torch.int64)
+        features = torch.zeros(2, max(counts), every[0].shape[2])
+        for row, (start, count) in enumerate(zip(places, counts, strict=True)):
+            tokens[row, :count] = torch.tensor(texts[running[row]][start : start + count])
+            features[row, :count] = every[running[row]][0, start - 1 : start + count - 1]
+        places = [start + count for start, count in zip(places, counts, strict=True)]
+        roots = session.catch_up(tokens, features, counts).logits
+        nodes = session.extend(torch.tensor([[5, 6], [7, 8]]), torch.zeros(2, 2).long()).logits
+        leaves = session.extend(torch.tensor([[9], [3]]), torch.tensor([[2], [1]])).logits
+        assert roots is not None
+        assert nodes is not None
+        assert leaves is not None
+        for row, path in enumerate(([6, 9], [7, 3])):
+            if counts[row] == 0:
+                continue  # what a text without new tokens proposes is nobody's business
+            text = texts[running[row]]
+            alone = drafter.begin([text], 4)
+            expected = catch_up(alone, text, every[running[row]], 1, places[row])
+            torch.testing.assert_close(roots[row], expected[0], atol=1e-4, rtol=1e-4)
+            expected = extend(alone, path[:1], [0])
+            child = 1 - row
+            torch.testing.assert_close(nodes[row, child], expected[0, 0], atol=1e-4, rtol=1e-4)
+            expected = extend(alone, path[1:], [1])
+            torch.testing.assert_close(leaves[row, 0], expected[0, 0], atol=1e-4, rtol=1e-4)
+
+
+def test_node_paths() -> None:
+    """Every node sees its own path and itself."""
+    nodes = NodePaths()
+    depths, first = nodes.extend(torch.tensor([[-1, -1]]))
+    assert depths.tolist() == [[1, 1]]
+    assert first[0].int().tolist() == [[1, 0], [0, 1]]
+    depths, second = nodes.extend(torch.tensor([[1, 0, 1]]))
+    assert depths.tolist() == [[2, 2, 2]]
+    assert second[0].int().tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 1]]
+    assert len(nodes) == 5

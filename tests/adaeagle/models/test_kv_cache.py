@@ -98,13 +98,68 @@ def test_truncate_forgets() -> None:
         ([], [0, 1]),
     ],
 )
-def test_keep_moves_rows_together(slots: list[int], expected: list[int]) -> None:
+def test_commit_moves_rows_together(slots: list[int], expected: list[int]) -> None:
     cache = KVCache(LAYERS, capacity=8)
-    fill(cache, LAYERS, list(range(8)))
-    cache.keep(2, torch.tensor(slots, dtype=torch.int64))
+    fill(cache, LAYERS, [0, 1])
+    cache.commit([[0, 1]])
+    fill(cache, LAYERS, list(range(2, 8)))
+    cache.commit([[slot - 2 for slot in slots]])
     assert held(cache, LAYERS) == expected
     fill(cache, LAYERS, [9])
     assert held(cache, LAYERS) == [*expected, 9]
+
+
+def fill_rows(cache: KVCache, rows: list[list[int]]) -> None:
+    """The same number of slots of each text."""
+    cache.reserve(len(rows[0]))
+    for number, layer in enumerate(LAYERS):
+        keys, values = zip(*(states(layer, slots) for slots in rows), strict=True)
+        cache.update(torch.cat(keys), torch.cat(values), number)
+
+
+def held_rows(cache: KVCache) -> list[list[int]]:
+    """The slot numbers of each text."""
+    for layer in cache.layers:
+        assert torch.equal(layer.keys[:, :1, :, :1], -layer.values[:, :1, :, :1])
+    [keys] = {tuple(layer.keys[:, 0, :, 0].flatten().int().tolist()) for layer in cache.layers}
+    slots = torch.tensor(keys).view(len(cache.lengths), -1)
+    return [row[:length].tolist() for row, length in zip(slots, cache.lengths, strict=True)]
+
+
+def test_texts_have_lengths_of_their_own() -> None:
+    cache = KVCache(LAYERS, capacity=4, batch_size=3)
+    fill_rows(cache, [[0, 1, 2], [10, 11, 12], [20, 21, 22]])
+    cache.commit([[0], [0, 2], []])
+    assert (cache.lengths, cache.length) == ([1, 2, 0], 2)
+    fill_rows(cache, [[3, 4], [13, 14], [23, 24]])
+    cache.commit([[0, 1], [1], [1]])
+    assert held_rows(cache) == [[0, 3, 4], [10, 12, 14], [24]]
+    cache.commit([[], [], []])
+    assert held_rows(cache) == [[0, 3, 4], [10, 12, 14], [24]]
+
+
+def test_a_text_takes_the_place_of_another() -> None:
+    cache = KVCache(LAYERS, capacity=8, batch_size=2)
+    fill_rows(cache, [[0, 1, 2], [10, 11, 12]])
+    cache.commit([[0, 1, 2], [0]])
+    cache.begin_text(0, 0)
+    own = cache.only(0)
+    fill(own, LAYERS, [5, 6])
+    cache.begin_text(0, 2)
+    assert held_rows(cache) == [[5, 6], [10]]
+    assert cache.length == 2
+
+
+def test_texts_that_ended_leave() -> None:
+    cache = KVCache(LAYERS, capacity=4, batch_size=4)
+    fill_rows(cache, [[0, 1, 2], [10, 11, 12], [20, 21, 22], [30, 31, 32]])
+    cache.commit([[0, 1, 2], [0], [0, 1], [1]])
+    cache.keep([1, 3])
+    assert held_rows(cache) == [[10], [31]]
+    assert cache.length == 1
+    fill_rows(cache, [[13, 14, 15, 16], [33, 34, 35, 36]])  # more than there was room for
+    cache.commit([[0, 3], [2]])
+    assert held_rows(cache) == [[10, 13, 16], [31, 35]]
 
 
 def test_capacity_is_checked() -> None:

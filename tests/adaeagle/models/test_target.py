@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from adaeagle import DraftTree, Target
-from adaeagle.models.target import tree_mask
 from adaeagle.tree import Level, ancestors
 
 MakePrompt = Callable[[int, int], list[int]]
@@ -57,10 +56,10 @@ def test_a_tree_forward_is_every_path_s(
     """Before and after the commit of a path that is no run of rows."""
     target = Target(make_model(family, attention=attention))
     prompt = make_prompt(6, 0)
-    session = target.begin(prompt, 8)
+    session = target.begin(1, 8)
     text = list(prompt)
     with torch.inference_mode():
-        features, logits = session.prefill()
+        features, logits = session.prefill(prompt)
         whole = target.model(torch.tensor([text]), output_hidden_states=True)
         torch.testing.assert_close(features.last, whole.hidden_states[-1], atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(logits, whole.logits[:, -1], atol=1e-4, rtol=1e-4)
@@ -72,22 +71,14 @@ def test_a_tree_forward_is_every_path_s(
                 tokens = [int(tree.token_ids[0, node]) for node in path_to(tree, row)]
                 plain = target.model(torch.tensor([[*text, 7, *tokens]])).logits[0, -1]
                 torch.testing.assert_close(logits[0, row + 1], plain, atol=1e-4, rtol=1e-4)
-            session.commit([0, *(row + 1 for row in accepted)])
+            session.commit([[0, *(row + 1 for row in accepted)]])
             text += [7, *tree.token_ids[0, accepted].tolist()]
-            assert session.length == len(text)
+            assert session.cache.lengths == [len(text)]
         root = torch.tensor([9])
         empty = DraftTree.empty(1, "cpu")
         _, logits = session.verify(root, empty, ancestors(empty))
         plain = target.model(torch.tensor([[*text, 9]])).logits[0, -1]
         torch.testing.assert_close(logits[0, 0], plain, atol=1e-4, rtol=1e-4)
-
-
-def test_tree_mask() -> None:
-    paths = torch.tensor([[[1, 0], [1, 1]]]).bool()
-    mask = tree_mask(paths, 2, torch.bfloat16)
-    assert mask.dtype == torch.bfloat16
-    low = torch.finfo(torch.bfloat16).min
-    assert mask.tolist() == [[[[0, 0, 0, low, low], [0, 0, 0, 0, low], [0, 0, 0, 0, 0]]]]
 
 
 def test_logits_are_the_output_head_s(target: Target) -> None:
@@ -97,11 +88,11 @@ def test_logits_are_the_output_head_s(target: Target) -> None:
 
 def test_a_session_has_no_say_in_another(target: Target, make_prompt: MakePrompt) -> None:
     with torch.inference_mode():
-        alone = target.begin(make_prompt(9, 1), 16).prefill()[1]
-        first, second = target.begin(make_prompt(5, 0), 16), target.begin(make_prompt(9, 1), 16)
-        first.prefill()
-        torch.testing.assert_close(second.prefill()[1], alone)
-        assert (first.length, second.length) == (5, 9)
+        alone = target.begin(1, 16).prefill(make_prompt(9, 1))[1]
+        first, second = target.begin(1, 16), target.begin(1, 16)
+        first.prefill(make_prompt(5, 0))
+        torch.testing.assert_close(second.prefill(make_prompt(9, 1))[1], alone)
+        assert (first.cache.lengths, second.cache.lengths) == ([5], [9])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +117,7 @@ def test_context_is_checked(max_length: int, make_model: Callable[..., Any]) -> 
 
 def test_an_empty_prompt_is_refused(target: Target) -> None:
     with pytest.raises(ValueError, match="prompt_ids must hold at least one token, got none"):
-        target.begin([], 8)
+        target.begin(1, 8).prefill([])
 
 
 def test_a_folder_without_a_tokenizer() -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from adaeagle import Budget, DraftTree, Policy, get_policy
 from adaeagle.decoding.clock import RoundClock
-from adaeagle.decoding.proposals import _opened, clamp_budget, draft
+from adaeagle.decoding.round import clamp_budget, grow_tree, open_nodes
 from adaeagle.policy import Context
 from adaeagle.tree import Level
 
@@ -17,6 +17,8 @@ VOCAB = 12
 
 class Tables:
     """Proposes for rounds side by side, each from a table of its own, of the last token."""
+
+    is_drawn = False
 
     def __init__(self, tables: Tensor) -> None:
         self.tables = tables.log_softmax(-1)  # [P, V, V]
@@ -29,7 +31,7 @@ class Tables:
         last = torch.zeros_like(rows) if len(tree) == 0 else tree.token_ids.gather(1, rows)
         distributions = self.tables.gather(1, last.unsqueeze(2).expand(-1, -1, VOCAB))
         log_probs, ids = distributions.topk(num_ranks, dim=-1)
-        return Level(rows, ids, log_probs)
+        return Level(rows, ids, log_probs, num_children)
 
 
 def run(policy: Policy, tables: Tensor, depth: int | Tensor | None = None) -> DraftTree:
@@ -41,7 +43,7 @@ def run(policy: Policy, tables: Tensor, depth: int | Tensor | None = None) -> Dr
     if depth is not None:
         budget = replace(budget, depth=depth)
     cpu = torch.device("cpu")
-    tree = draft(policy, Tables(tables), budget, num_rounds, cpu, RoundClock(cpu))
+    tree = grow_tree(policy, Tables(tables), budget, num_rounds, cpu, RoundClock(cpu))
     keep = policy.select(tree, budget)
     return tree.take(keep, int(keep.sum(1).max()))
 
@@ -108,7 +110,7 @@ def test_widths_are_what_the_budget_says(tables: Tensor) -> None:
         ones = torch.ones(1, dtype=torch.int64)
         budget = policy.plan(Context(0, ones, 99 * ones, ones, ones))
         proposer = Tables(tables[:1])
-        tree = draft(policy, proposer, budget, 1, cpu, RoundClock(cpu))
+        tree = grow_tree(policy, proposer, budget, 1, cpu, RoundClock(cpu))
         assert proposer.widths == expected
         assert tree.num_levels == len(expected)
 
@@ -116,24 +118,24 @@ def test_widths_are_what_the_budget_says(tables: Tensor) -> None:
 @pytest.mark.parametrize("width", [1, 3, 6])
 @pytest.mark.parametrize("children", [1, 2])
 def test_one_text_opens_what_it_does_among_many(width: int, children: int) -> None:
-    """Looked at on the host, one by one, or as tensors: also more nodes, or children, than may."""
+    """Also where a policy wants more nodes, or children, than the budget allows."""
     generator = torch.Generator().manual_seed(width)
     budget = Budget(depth=4, width=width, children=children)
     for _ in range(60):
         size = int(torch.randint(1, 7, (), generator=generator))
         frontier = 3 + torch.randperm(size, generator=generator).unsqueeze(0)
-        asked = torch.randint(0, 4, (1, size), generator=generator)
+        wanted = torch.randint(0, 4, (1, size), generator=generator)
         if torch.rand((), generator=generator) < 0.3:
-            asked = asked.clamp(max=1) * children
-        alone = _opened(frontier, asked, budget, 1, False)
-        many = _opened(frontier.repeat(2, 1), asked.repeat(2, 1), budget, 1, False)
+            wanted = wanted.clamp(max=1) * children
+        alone = open_nodes(frontier, wanted, budget, 1, False)
+        many = open_nodes(frontier.repeat(2, 1), wanted.repeat(2, 1), budget, 1, False)
         if alone is None or many is None:
             assert alone is many is None
-            assert not asked.any()
+            assert not wanted.any()
             continue
         assert torch.equal(alone[0], many[0][:1])
         for counts in (alone[1], None if many[1] is None else many[1][:1]):
-            expected = asked[asked > 0][:width].clamp(max=children).unsqueeze(0)
+            expected = wanted[wanted > 0][:width].clamp(max=children).unsqueeze(0)
             full = torch.full_like(expected, children)
             assert torch.equal(full if counts is None else counts, expected)
 
@@ -148,7 +150,7 @@ def test_a_policy_may_close_the_root(tables: Tensor) -> None:
 
     cpu = torch.device("cpu")
     proposer = Tables(tables[:1])
-    tree = draft(Shut(), proposer, Budget(depth=4), 1, cpu, RoundClock(cpu))
+    tree = grow_tree(Shut(), proposer, Budget(depth=4), 1, cpu, RoundClock(cpu))
     assert (len(tree), tree.num_levels, proposer.widths) == (0, 0, [])
 
 
