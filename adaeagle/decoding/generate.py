@@ -238,7 +238,7 @@ def _side_by_side(
         begin: makes a decoder of its first sequences.
         sequences: in the order in which they begin.
         max_batch: most of them side by side.
-        is_continuous: waiting texts take the places of those that end; else all wait for each other.
+        is_continuous: waiting texts take the places of those that end; else they wait for all.
     """
     waiting = deque(range(len(sequences)))
     while waiting:

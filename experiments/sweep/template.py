@@ -13,6 +13,7 @@ from adaeagle.search_space import Dimension, SearchSpace, StopRuleChoice
 from adaeagle.spec import Call, Gap, Slot
 from adaeagle.spec import parse as parse_spec
 
+
 def parse(text: str) -> Call:
     """The template of a policy; a stop rule alone stops a chain.
 
