@@ -7,8 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 import optuna
 
+from adaeagle.registry import lookup
 from adaeagle.search_space import Categorical, Dimension, Float, Int, StopRuleChoice, Tree
-from experiments.sweep.template import Call, Fixed, Gap, Slot, searched
+from adaeagle.spec import Call, Fixed, Gap, Slot
+from experiments.sweep.template import defaults_of, searched
 
 POLICY = "policy"
 FITTED = "fitted"
@@ -153,7 +155,7 @@ def ask(asker: Suggester, call: Call, name: str, supply: SearchContext) -> Call:
     Raises:
         InfeasibleError: the values do not go together.
     """
-    gaps, defaults = searched(call), call.defaults
+    gaps, defaults = searched(call), defaults_of(call)
     given = dict(call.arguments)
     arguments: list[tuple[str, Slot]] = []
     for argument in (*given, *(gap for gap in gaps if gap not in given)):
@@ -214,11 +216,11 @@ def _tree(asker: Suggester, name: str, dimension: Tree, default: Any, supply: Se
 
 
 def _check_feasible(call: Call) -> None:
-    is_feasible = getattr(call.factory, "is_feasible", None)
+    is_feasible = getattr(lookup(call.name), "is_feasible", None)
     if is_feasible is None:
         return
     given = {name: s.value if isinstance(s, Fixed) else s for name, s in call.arguments}
-    if not is_feasible(call.defaults | given):
+    if not is_feasible(defaults_of(call) | given):
         raise InfeasibleError(f"{call.spec()}: its arguments do not go together")
 
 

@@ -10,11 +10,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy
+from adaeagle.spec import Call
 from adaeagle.trace.proposer import NotRecordedError
 from experiments.sweep.asking import InfeasibleError, SearchContext, Suggester, ask_policy
 from experiments.sweep.scoring import Score, Scorer
 from experiments.sweep.studies import WORKER, queue_again, worker
-from experiments.sweep.template import Call
+from experiments.sweep.template import kind_of
 
 RESULT = "result"
 DECISION = "decision seconds of "
@@ -107,7 +108,7 @@ class Objective:
 
     def _decision(self, study: Study, call: Call, policy: Policy) -> float:
         """Seconds to decide, measured once in a study for all policies made of the same rules."""
-        kind = DECISION + call.kind()
+        kind = DECISION + kind_of(call)
         if kind not in self._decisions:
             if kind not in study.user_attrs:
                 study.set_user_attr(kind, self.scorer.decision_seconds(policy))

@@ -16,6 +16,7 @@ from adaeagle.data.splits import TUNE
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy, names
 from adaeagle.search_space import Int, Tree
+from adaeagle.spec import Call
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest
 from experiments.errors import InputError, argument, reason
@@ -33,7 +34,7 @@ from experiments.sweep.asking import (
     published,
 )
 from experiments.sweep.scoring import Scorer
-from experiments.sweep.template import Call, has_gap, is_rule, parse, searched
+from experiments.sweep.template import has_gap, is_rule, parse, searched
 from experiments.sweep.trees import FittedTrees
 
 SECONDS, SPEED_AND_NODES = "seconds", "speed-and-nodes"

@@ -28,7 +28,7 @@ from experiments.sweep import pictures, report, samplers, studies
 from experiments.sweep.asking import GridSuggester, TrialSuggester
 from experiments.sweep.objective import DECISION, Objective
 from experiments.sweep.preparing import GRID, OBJECTIVES, Settings, Sweep, prepare
-from experiments.sweep.template import has_gap
+from experiments.sweep.template import has_gap, kind_of
 from experiments.views.plot_style import png
 
 FILES = (".json", ".csv", ".parquet", ".png")
@@ -194,7 +194,7 @@ def _defaults(prepared: Sweep, study: Study, text: str) -> dict[str, Any] | None
         return None
     try:
         policy = get_policy(call.spec())
-        decision = study.user_attrs.get(DECISION + call.kind()) or scorer.decision_seconds(policy)
+        decision = study.user_attrs.get(DECISION + kind_of(call)) or scorer.decision_seconds(policy)
         score = scorer.whole_score(policy, decision)
     except (ValueError, NotRecordedError):
         return None
