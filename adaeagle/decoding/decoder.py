@@ -109,8 +109,8 @@ class Decoder:
         features, logits = self._session.verify(context.token_ids, tree, paths, extra)
         logits, extra_logits = logits.tensor_split([1 + len(tree)], dim=1)
         if any(row.processors for row in self._rows):
-            parts = zip(self._rows, logits.split(1), strict=True)
-            logits = torch.cat([r.process(part, tree.row(p)) for p, (r, part) in enumerate(parts)])
+            parts = [row.process(logits[p, None], tree.row(p)) for p, row in enumerate(self._rows)]
+            logits = torch.cat(parts)
         verdicts = self._acceptance.accept(sequences, tree, paths, logits, proposer.distributions)
         clock.ends("verify")
         left = torch.tensor([each.remaining for each in sequences])

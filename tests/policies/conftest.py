@@ -12,7 +12,7 @@ from transformers.generation.candidate_generator import AssistedCandidateGenerat
 
 from adaeagle import ModelDrafter, Target
 from adaeagle.decoding.clock import RoundClock
-from adaeagle.decoding.proposals import draft
+from adaeagle.decoding.round import grow_tree
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.tree import ROOT, DraftTree, Level
 
@@ -114,6 +114,8 @@ class Script:
     entropy.
     """
 
+    is_drawn = False
+
     def __init__(self, probs: Sequence[float], entropies: Sequence[float]) -> None:
         self._probs = torch.tensor(probs).log()
         self._entropies = torch.tensor(entropies)
@@ -142,7 +144,7 @@ def draft_chain() -> DraftChain:
         budget = replace(budget, depth=min(int(budget.depth), len(probs)))
         cpu = torch.device("cpu")
         script = Script(probs, entropies or [0.0] * len(probs))
-        return draft(policy, script, budget, 1, cpu, RoundClock(cpu)).num_levels
+        return grow_tree(policy, script, budget, 1, cpu, RoundClock(cpu)).num_levels
 
     return run
 

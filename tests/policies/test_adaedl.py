@@ -29,7 +29,7 @@ def test_by_hand(make_chain: MakeChain) -> None:
 
 def test_the_token_that_stops_is_kept(draft_chain: Callable[..., int]) -> None:
     policy = get_policy("adaedl")
-    assert policy.needs_entropy
+    assert policy.needs.entropy
     assert policy.learns
     assert draft_chain(policy, [0.9] * 5, [OPEN, OPEN, CLOSED, OPEN, OPEN]) == 3
     assert draft_chain(policy, [0.9] * 5, [CLOSED, OPEN, OPEN, OPEN, OPEN]) == 1

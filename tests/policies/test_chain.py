@@ -49,8 +49,8 @@ def test_what_a_stop_rule_needs_its_chain_needs() -> None:
     assert Chain(4).static_shape
     stopped = Chain(4, stop=Confidence())
     assert not stopped.static_shape
-    assert (stopped.learns, stopped.needs_entropy) == (False, False)
+    assert (stopped.learns, stopped.needs.entropy) == (False, False)
     entropic = get_policy("chain(stop=entropy)")
-    assert entropic.needs_entropy
+    assert entropic.needs.entropy
     learning = get_policy("chain(stop=hf_heuristic)")
     assert learning.learns

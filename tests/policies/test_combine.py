@@ -80,15 +80,15 @@ def test_a_rule_for_the_level_and_one_for_nodes() -> None:
 def test_flags() -> None:
     plain = AllOf(Confidence(), Cumulative())
     assert not plain.learns
-    assert not plain.needs_entropy
+    assert not plain.needs.entropy
     assert AnyOf(Confidence(), HFHeuristic()).learns
-    assert not AnyOf(Confidence(), HFHeuristic()).needs_entropy
+    assert not AnyOf(Confidence(), HFHeuristic()).needs.entropy
     nested = AnyOf(Confidence(), AllOf(Cumulative(), AdaEDL()))
     assert nested.learns
-    assert nested.needs_entropy
+    assert nested.needs.entropy
     policy = get_policy("eagle2(stop=any_of(confidence, all_of(cumulative, adaedl)))")
     assert policy.learns
-    assert policy.needs_entropy
+    assert policy.needs.entropy
 
 
 class Notes(StopRule):

@@ -259,12 +259,12 @@ def test_of_a_tree_it_verifies_what_pays(node: float, expected: list[int]) -> No
     """At half a token a second."""
     rule = on_tree(0.5, SURVIVAL, [], node=node)
     tree = two_levels()
-    assert rule.keep(tree, tree.valid).tolist() == [[bool(kept) for kept in expected]]
+    assert rule.prune(tree, tree.valid).tolist() == [[bool(kept) for kept in expected]]
     # It leaves out, and brings nothing back.
     chosen = tree.valid.clone()
     chosen[0, 2] = False
     left = [bool(kept) and place != 2 for place, kept in enumerate(expected)]
-    assert rule.keep(tree, chosen).tolist() == [left]
+    assert rule.prune(tree, chosen).tolist() == [left]
 
 
 def test_each_text_verifies_what_pays_for_it() -> None:
@@ -279,20 +279,20 @@ def test_each_text_verifies_what_pays_for_it() -> None:
     one = two_levels()
     columns = ("token_ids", "parents", "log_probs", "path_log_probs", "valid")
     both = replace(one, **{name: getattr(one, name).expand(2, -1) for name in columns})
-    assert rule.keep(both, both.valid).sum(1).tolist() == [4, 2]
+    assert rule.prune(both, both.valid).sum(1).tolist() == [4, 2]
 
 
 def test_a_chain_is_verified_whole(make_chain: MakeChain) -> None:
     rule = on_tree(0.5, [0.5, 0.05], [], node=9.0)
     tree = make_chain([[0.5, 0.1]])
-    assert rule.keep(tree, tree.valid) is tree.valid
+    assert rule.prune(tree, tree.valid) is tree.valid
 
 
 def test_rules_together_verify_what_either_or_both_would() -> None:
     tree = two_levels()
     rules = [on_tree(0.5, SURVIVAL, [], node=node) for node in (0.1, 0.65)]
-    assert AllOf(*rules).keep(tree, tree.valid).sum() == 4
-    assert AnyOf(*rules).keep(tree, tree.valid).sum() == 2
+    assert AllOf(*rules).prune(tree, tree.valid).sum() == 4
+    assert AnyOf(*rules).prune(tree, tree.valid).sum() == 2
 
 
 def test_a_shape_verifies_what_its_rule_keeps() -> None:

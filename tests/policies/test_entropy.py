@@ -1,7 +1,7 @@
 """SVIP: the entropy of the distribution a token was proposed from, against a threshold."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from adaeagle import DraftTree, get_policy
 from adaeagle.decoding.proposals import LiveProposer
 from adaeagle.decoding.sampling import Sampling
+from adaeagle.drafters.base import DraftSession, Proposal
 from adaeagle.tree import ROOT
 from policies import Entropy
 
@@ -26,7 +27,7 @@ def test_by_hand(make_chain: Callable[..., DraftTree]) -> None:
 
 def test_the_token_that_stops_is_kept(draft_chain: Callable[..., int]) -> None:
     policy = get_policy("entropy")
-    assert policy.needs_entropy
+    assert policy.needs.entropy
     assert draft_chain(policy, [0.9] * 5, [0.1, 0.2, 2.0, 0.0, 0.0]) == 3
     assert draft_chain(policy, [0.9] * 5, [0.1, 0.2, 0.3, 0.2, 0.0]) == 5
 
@@ -38,14 +39,16 @@ def test_limits(make_chain: Callable[..., DraftTree]) -> None:
     assert Entropy(threshold=math.inf).should_continue(tree, nodes).all()
 
 
-class TwoDistributions:
+class TwoDistributions(DraftSession):
     """A draft session: (.9, .1) after the root, (.5, .5) after anything else."""
 
-    def catch_up(self, token_ids: Tensor, features: Tensor | None) -> Tensor:
-        return torch.tensor([[[0.9, 0.1]]]).log()
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
+        return Proposal(torch.tensor([[[0.9, 0.1]]]).log())
 
-    def extend(self, token_ids: Tensor, origins: Tensor) -> Tensor:
-        return torch.tensor([0.5, 0.5]).log().expand(1, token_ids.shape[1], 2)
+    def extend(self, token_ids: Tensor, origins: Tensor) -> Proposal:
+        return Proposal(torch.tensor([0.5, 0.5]).log().expand(1, token_ids.shape[1], 2))
 
 
 def test_siblings_share_the_distribution_they_were_proposed_from() -> None:
@@ -55,11 +58,10 @@ def test_siblings_share_the_distribution_they_were_proposed_from() -> None:
     """
     proposer = LiveProposer(
         TwoDistributions(),
-        (torch.zeros(1, 1, dtype=torch.int64), None),
-        "top_k",
+        lambda: (torch.zeros(1, 1, dtype=torch.int64), None, [1]),
+        get_policy("chain(stop=entropy)"),
         Sampling(),
-        torch.Generator(),
-        needs_entropy=True,
+        [torch.Generator()],
     )
     tree = DraftTree.empty(1, "cpu")
     tree = tree.grow(proposer.propose(tree, torch.tensor([[ROOT]]), 2))

@@ -5,14 +5,13 @@ from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from adaeagle import Target, generate
 from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import Prompt
-from adaeagle.drafters.base import TextDrafter
+from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.identify import identify
 from adaeagle.policy import Context, Policy, StopRule
 from adaeagle.registry import POLICIES, lookup
@@ -23,7 +22,6 @@ from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
 from policies import Chain, Eagle2
-from predictors.acceptance.scorer import TorchOdds
 from predictors.base import Predictor
 
 MakePredictor = Callable[..., Predictor]
@@ -77,7 +75,7 @@ def test_no_policy_that_holds_a_predictor_is_left_out() -> None:
 @pytest.mark.parametrize("name", [*RULES, *SHAPES])
 def test_replay_is_live(
     name: str,
-    make_pair: Callable[..., tuple[Target, TextDrafter]],
+    make_pair: Callable[..., tuple[Target, Drafter]],
     make_prompt: Callable[[int, int], list[int]],
     random_predictor: MakePredictor,
 ) -> None:
@@ -136,8 +134,8 @@ def test_ldlp_goes_to_the_rounded_length(
 ) -> None:
     models = identify(*tiny_pair(32, 16))
     predictor = random_predictor("ldlp(k_max=5, use_embedding=False)", models)
-    told = np.array([-3.0, 0.4, 0.6, 2.5, 3.4, 99.0])
-    predictor.asked = lambda: lambda context: told  # type: ignore[assignment]
+    lengths = torch.tensor([-3.0, 0.4, 0.6, 2.5, 3.4, 99.0])
+    predictor.scorer = lambda: lambda context: lengths  # type: ignore[assignment]
     for offset, expected in ((0.0, [0, 0, 1, 2, 3, 5]), (0.2, [0, 1, 1, 3, 4, 5])):
         rule = lookup("ldlp")(predictor, offset=offset)
         is_worth = rule.begin(contexts(torch.zeros(6, 16)))
@@ -151,11 +149,13 @@ def test_ldlp_goes_to_the_rounded_length(
 def test_ldlp_of_one_text_goes_as_far_as_among_many(
     random_predictor: MakePredictor, make_chain: MakeChain, make_tree: MakeTree
 ) -> None:
-    """Alone it keeps one number; it answers for chains and trees, and at half a token as NumPy."""
+    """Alone it keeps one number; it answers for chains and trees, and rounds halves to even."""
     models = identify(*tiny_pair(32, 16))
     predictor = random_predictor("ldlp(k_max=5, use_embedding=False)", models)
     for told in (-1.0, 0.5, 1.5, 2.5, 2.51, 9.0):
-        predictor.asked = lambda told=told: lambda context: np.full(len(context.token_ids), told)  # type: ignore[assignment]
+        predictor.scorer = lambda told=told: (
+            lambda context: torch.full((len(context.token_ids),), told)
+        )  # type: ignore[assignment] # noqa: E501
         rule = lookup("ldlp")(predictor)
         for num_rounds in (3, 1, 3):
             is_worth = rule.begin(contexts(torch.zeros(num_rounds, 16)))
@@ -177,7 +177,7 @@ def test_ldlp_ddd_goes_on_as_the_more_patient(
     """One text: LDLP says 2; a path above exp(-1) goes on beyond it."""
     models = identify(*tiny_pair(32, 16))
     predictor = random_predictor("ldlp(k_max=9, use_embedding=False)", models)
-    predictor.asked = lambda: lambda context: np.array([2.0])  # type: ignore[assignment]
+    predictor.scorer = lambda: lambda context: torch.tensor([2.0])  # type: ignore[assignment]
     rule = lookup("ldlp_ddd")(predictor, log_threshold=-1.0)
     for prob, last in ((0.1, 2), (0.75, 4), (0.99, 9)):
         assert rule.begin(contexts(torch.zeros(1, 16))) is None
@@ -189,9 +189,7 @@ def test_ldlp_ddd_goes_on_as_the_more_patient(
 def test_a_chain_that_becomes_a_tree(random_predictor: MakePredictor) -> None:
     """SpecDec++ adds up along paths, asked first about one node and then about a level."""
     predictor = random_predictor("specdec_pp", identify(*tiny_pair(32, 16)))
-    told = TorchOdds(predictor)  # type: ignore[arg-type]
     predictor.log_odds = lambda nodes, encoded: nodes.log_probs.exp().logit()  # type: ignore[assignment]
-    predictor.odds = lambda: told  # type: ignore[assignment]
     rule = lookup("specdec_pp")(predictor, max_risk=0.5)
     rule.begin(contexts(torch.zeros(1, 16)))
 
@@ -228,9 +226,7 @@ def test_specdec_pp_multiplies_along_the_path(
     """Stops where 1 - (product of acceptance) exceeds the risk: 0.8 x 0.8 is too little for 0.3."""
     predictor = random_predictor("specdec_pp", identify(*tiny_pair(32, 16)))
     odds = torch.tensor([0.8, 0.3]).logit().unsqueeze(1)
-    told = TorchOdds(predictor)  # type: ignore[arg-type]
     predictor.log_odds = lambda nodes, encoded: odds.expand(nodes.depths.shape)  # type: ignore[assignment]
-    predictor.odds = lambda: told  # type: ignore[assignment]
     rule = lookup("specdec_pp")(predictor, max_risk=0.3)
     rule.begin(contexts(torch.zeros(2, 16)))
     for depth, expected in ((1, [True, False]), (2, [False, False])):

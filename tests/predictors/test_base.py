@@ -16,7 +16,8 @@ from adaeagle.identity import ModelIdentity
 from adaeagle.registry import PREDICTORS
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
 from adaeagle.trace.text import RecordedText
-from predictors.acceptance.base import AcceptancePredictor
+from predictors.acceptance.base import AcceptancePredictor, NodePredictor
+from predictors.acceptance.c2t import C2TPredictor
 from predictors.base import (
     Batch,
     FittedPredictor,
@@ -88,9 +89,7 @@ def learn(predictor: Predictor, batch: Batch) -> None:
 def answers(predictor: Predictor, batch: Batch) -> Tensor:
     if isinstance(predictor, LengthPredictor):
         return predictor.lengths(batch)
-    if isinstance(predictor, C2TPredictor):
-        return predictor.batch_log_odds(batch)
-    assert isinstance(predictor, AcceptancePredictor)
+    assert isinstance(predictor, NodePredictor)
     return predictor.batch_log_odds(batch)
 
 

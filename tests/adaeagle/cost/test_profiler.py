@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice, pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -16,9 +16,10 @@ from adaeagle.cost.grid import SPAN, Grid, Shape, least_depth
 from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.cost.profiler import Profiler, RoundTimes, TextTimes
 from adaeagle.cost.tally import Tally, steadied
+from adaeagle.drafters.base import Proposal
 from adaeagle.drafters.eagle import EagleDrafter, EagleSession
 from adaeagle.models.target import TargetSession
-from adaeagle.tree import DraftTree
+from adaeagle.tree import DraftTree, ExtraRows
 
 GRID = Grid(contexts=(60, 200), widths=(1, 4), nodes=(1, 4, 9), lengths=(0, 1, 3))
 NUM_TEXTS = 14
@@ -111,30 +112,38 @@ def linear_machine(spend: Callable[[float], None], monkeypatch: pytest.MonkeyPat
     own = (EagleSession.catch_up, EagleSession.extend, TargetSession.verify)
     prefill, commit = TargetSession.prefill, TargetSession.commit
 
-    def catch_up(self: EagleSession, token_ids: Tensor, features: Tensor | None) -> Tensor:
+    def catch_up(
+        self: EagleSession, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
         num_new = token_ids.shape[1]
         spend(1.0 if num_new < 20 else 2.0 * num_new)  # 20 and more: the prompt
         widths[:] = [1]
         taken_in[0] = num_new
-        return own[0](self, token_ids, features)
+        return own[0](self, token_ids, features, counts)
 
-    def extend(self: EagleSession, token_ids: Tensor, origins: Tensor) -> Tensor:
+    def extend(self: EagleSession, token_ids: Tensor, origins: Tensor) -> Proposal:
         spend(1.0 + 0.125 * (token_ids.shape[1] - 1))
         widths.append(token_ids.shape[1])
         return own[1](self, token_ids, origins)
 
-    def verify(self: TargetSession, root: Tensor, tree: DraftTree, paths: Tensor) -> Any:
+    def verify(
+        self: TargetSession,
+        roots: Tensor,
+        tree: DraftTree,
+        paths: Tensor,
+        extra: ExtraRows | None = None,
+    ) -> Any:
         spend(8.0 + 0.25 * len(tree))
-        seen.append((self.length, widths.copy(), len(tree), taken_in[0]))
+        seen.append((self.cache.length, widths.copy(), len(tree), taken_in[0]))
         widths.clear()
         taken_in[0] = 0
-        return own[2](self, root, tree, paths)
+        return own[2](self, roots, tree, paths, extra)
 
-    def prefilled(self: TargetSession) -> Any:
-        spend(0.5 * self.prompt_ids.shape[1])
-        return prefill(self)
+    def prefilled(self: TargetSession, prompt_ids: Sequence[int], row: int = 0) -> Any:
+        spend(0.5 * len(prompt_ids))
+        return prefill(self, prompt_ids, row)
 
-    def committed(self: TargetSession, rows: list[int]) -> None:
+    def committed(self: TargetSession, rows: Sequence[Sequence[int]]) -> None:
         spend(0.5)
         commit(self, rows)
 

@@ -119,11 +119,13 @@ def fill_rows(cache: KVCache, rows: list[list[int]]) -> None:
 
 def held_rows(cache: KVCache) -> list[list[int]]:
     """The slot numbers of each text."""
-    for layer in cache.layers:
-        assert torch.equal(layer.keys[:, :1, :, :1], -layer.values[:, :1, :, :1])
-    [keys] = {tuple(layer.keys[:, 0, :, 0].flatten().int().tolist()) for layer in cache.layers}
-    slots = torch.tensor(keys).view(len(cache.lengths), -1)
-    return [row[:length].tolist() for row, length in zip(slots, cache.lengths, strict=True)]
+    every = []
+    for own in cache.append(0):
+        assert torch.equal(own.keys[:, :1, :, :1], -own.values[:, :1, :, :1])
+        every.append(own.keys[:, 0, :, 0].int())
+    assert all(torch.equal(slots, every[0]) for slots in every)
+    rows = every[0].tolist()
+    return [row[:length] for row, length in zip(rows, cache.lengths, strict=True)]
 
 
 def test_texts_have_lengths_of_their_own() -> None:

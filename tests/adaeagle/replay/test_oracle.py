@@ -8,7 +8,7 @@ import torch
 from adaeagle import Target
 from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import Prompt
-from adaeagle.drafters.base import TextDrafter
+from adaeagle.drafters.base import Drafter
 from adaeagle.registry import get_policy
 from adaeagle.replay.headroom import chain_family, eagle2_family, headroom, prefill_seconds
 from adaeagle.replay.oracle import (
@@ -28,7 +28,7 @@ from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 
-MakePair = Callable[..., tuple[Target, TextDrafter]]
+MakePair = Callable[..., tuple[Target, Drafter]]
 MakePrompt = Callable[[int, int], list[int]]
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from adaeagle import Generation, Target, generate
 from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import Prompt
-from adaeagle.drafters.base import TextDrafter
+from adaeagle.drafters.base import Drafter
 from adaeagle.policy import Budget, Context, Outcome, Policy
 from adaeagle.registry import POLICIES as POLICY_GROUP
 from adaeagle.registry import get_policy
@@ -24,7 +24,7 @@ from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 
-MakePair = Callable[..., tuple[Target, TextDrafter]]
+MakePair = Callable[..., tuple[Target, Drafter]]
 MakePrompt = Callable[[int, int], list[int]]
 
 KINDS = ("model", "eagle")
@@ -107,7 +107,7 @@ def replayed_rounds(rounds: Rounds) -> list[tuple[int, ...]]:
 
 
 def live_and_replayed(
-    pair: tuple[Target, TextDrafter], texts: list[RecordedText], trace: Trace, spec: str
+    pair: tuple[Target, Drafter], texts: list[RecordedText], trace: Trace, spec: str
 ) -> list[tuple[list[tuple[int, ...]], list[tuple[int, ...]]]]:
     """Each text's rounds, live and replayed."""
     policy = get_policy(spec)

@@ -20,11 +20,17 @@ from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.trace import Trace
 from experiments.cli import main
-from experiments.runs.evaluate_predictor import auc, bins, errors, judgement, policies_of, scores
+from experiments.runs.evaluate_predictor import auc, bins, comparisons, errors, policies_of, scores
 from experiments.runs.train_predictor import TrainPredictorSettings, train_predictor
-from predictors.base import Predictor, load_predictor
+from predictors.base import (
+    AcceptancePredictions,
+    LengthPredictions,
+    Predictions,
+    Predictor,
+    load_predictor,
+)
 from predictors.data.chains import read_chains
-from predictors.evaluation import Judged, Lengths, Odds, judge
+from predictors.evaluation import evaluate
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
 
@@ -73,15 +79,17 @@ def test_one_class_has_no_curve() -> None:
 
 
 def test_tasks_are_told_apart() -> None:
-    odds = Odds(
+    acceptances = AcceptancePredictions(
         probs=torch.tensor([0.9, 0.9, 0.1]),
         confidences=torch.tensor([0.5, 0.5, 0.5]),
         accepted=torch.tensor([True, True, False]),
         depths=torch.tensor([1, 2, 1]),
-        texts=torch.tensor([0, 2, 1]),
+        examples=torch.tensor([0, 2, 1]),
     )
-    lengths = Lengths(torch.tensor([4.0, 1.0]), torch.tensor([4, 0]), torch.tensor([0, 1]))
-    found = judgement(Judged(odds, lengths), ["a", "b", "a", "c"])
+    lengths = LengthPredictions(
+        torch.tensor([4.0, 1.0]), torch.tensor([4, 0]), torch.tensor([0, 1])
+    )
+    found = comparisons(Predictions(acceptances, lengths), ["a", "b", "a", "c"])
     acceptance = found["acceptance"]
     assert acceptance["auc"] == 1.0
     assert acceptance["draft_confidence"]["auc"] == 0.5
@@ -143,11 +151,11 @@ def test_lengths_are_judged_by_their_labels(trace: Path, trained: Train) -> None
     """What the feature tells is told right, and only where the text is long enough to know."""
     _, predictor = trained(LENGTHS, trace, 120)
     texts = TraceFolder.open(trace).texts(split="test")
-    lengths = judge(predictor, texts, VOCAB_SIZE).lengths
+    lengths = evaluate(predictor, texts, VOCAB_SIZE).lengths
     assert lengths is not None
-    assert set(lengths.texts.tolist()) == {0, 1, 2}
+    assert set(lengths.examples.tolist()) == {0, 1, 2}
     assert len(lengths.true) < sum(text.num_positions for text in texts)
-    found = errors(lengths.told.numpy(), lengths.true.numpy())
+    found = errors(lengths.predicted.numpy(), lengths.true.numpy())
     assert found["error"] < 0.8 < found["constant_error"]
     assert found["correlation"] > 0.9
 
@@ -156,7 +164,7 @@ def test_tokens_are_judged_where_verification_would(trace: Path, trained: Train)
     """As many drafted tokens as are accepted, and the rejected one after them."""
     texts = TraceFolder.open(trace).texts(split="test")
     chains = read_chains(Trace(texts, VOCAB_SIZE), K_MAX)
-    odds = judge(trained(TOKENS, trace, 120)[1], texts, VOCAB_SIZE).odds
+    odds = evaluate(trained(TOKENS, trace, 120)[1], texts, VOCAB_SIZE).acceptance
     assert odds is not None
     assert len(odds.probs) == int(chains.tested.sum())
     assert int(odds.accepted.sum()) == int((chains.tested & chains.accepted).sum())

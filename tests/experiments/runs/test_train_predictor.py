@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from adaeagle import Target, generate
 from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import Prompt
-from adaeagle.drafters.base import TextDrafter
+from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.drafters.identify import identify
 from adaeagle.policy import Policy
@@ -238,7 +238,7 @@ def test_two_processes_give_the_same_loss(trace: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def real(
     tmp_path_factory: pytest.TempPathFactory, make_pair: Any, make_prompt: Any
-) -> tuple[Target, TextDrafter, Path]:
+) -> tuple[Target, Drafter, Path]:
     """A tiny target saved to disk, its drafter, and a trace of them."""
     folder = tmp_path_factory.mktemp("real")
     make_pair("model")[0].model.save_pretrained(folder / "target")
@@ -273,7 +273,7 @@ def real(
     ],
 )
 def test_from_a_recorded_trace_to_live_drafting(
-    kind: str, policy: str, real: tuple[Target, TextDrafter, Path], tmp_path: Path
+    kind: str, policy: str, real: tuple[Target, Drafter, Path], tmp_path: Path
 ) -> None:
     target, drafter, trace = real
     train_predictor(settings_for(trace, tmp_path / "it", kind=kind, max_steps=6))
@@ -288,7 +288,7 @@ def test_from_a_recorded_trace_to_live_drafting(
 
 
 def test_the_embedding_is_the_trace_s_target_s(
-    real: tuple[Target, TextDrafter, Path], tmp_path: Path, make_model: Any
+    real: tuple[Target, Drafter, Path], tmp_path: Path, make_model: Any
 ) -> None:
     make_model("llama", seed=5).save_pretrained(tmp_path / "other")
     for name, message in ((tmp_path / "other", "got .*other"), (tmp_path / "none", "got .*none")):
@@ -315,7 +315,7 @@ def test_settings_out_of_range(
         settings_for(trace, tmp_path, **change)
 
 
-def test_labels_that_need_a_cost(real: tuple[Target, TextDrafter, Path], tmp_path: Path) -> None:
+def test_labels_that_need_a_cost(real: tuple[Target, Drafter, Path], tmp_path: Path) -> None:
     settings = settings_for(real[2], tmp_path / "it", kind="ldlp(k_max=4, labels='dp')")
     with pytest.raises(ValueError, match=r"cost must be given for ldlp.*, got none"):
         train_predictor(settings)

@@ -1,22 +1,18 @@
-"""What rules ask in NumPy is what the networks say."""
+"""What rules learn of trained predictors, for rounds side by side and for one alone."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
 from adaeagle.identity import ModelIdentity
 from adaeagle.policy import Context
 from adaeagle.tree import DraftTree, Level
-from predictors.acceptance.base import AcceptancePredictor
-from predictors.acceptance.scorer import TorchOdds
+from predictors.acceptance.base import NodePredictor
 from predictors.base import Predictor, TrainedPredictor
 from predictors.data.nodes import Nodes
-from predictors.layers.in_numpy import log_sigmoid, silu
 from predictors.length.ldlp import LengthPredictor
-from predictors.length.steps import TorchLengths
 
 Random = Callable[..., Predictor]
 NUM_ROUNDS, D, V = 3, 16, 40
@@ -55,27 +51,6 @@ def tree(num_levels: int = 4, num_rounds: int = NUM_ROUNDS) -> DraftTree:
     return found
 
 
-def chain(length: int) -> DraftTree:
-    """Of one text, from `tree`: its first child of every level."""
-    grown, found = tree(length, 1), DraftTree.empty(1, "cpu")
-    assert grown.entropies is not None
-    assert grown.confidences is not None
-    first = 0
-    for level in range(length):
-        here = slice(first, first + 1)
-        found = found.grow(
-            Level(
-                torch.tensor([[level - 1]]),
-                grown.token_ids[:, here, None],
-                grown.log_probs[:, here, None],
-                entropies=grown.entropies[:, here],
-                confidences=grown.confidences[:, here],
-            )
-        )
-        first += 2 ** (level + 1)
-    return found
-
-
 def trained(spec: str, random_predictor: Random) -> Predictor:
     """Random weights, and scales of inputs as training would leave them."""
     predictor = random_predictor(spec, MODELS)
@@ -96,76 +71,48 @@ def trained(spec: str, random_predictor: Random) -> Predictor:
     return predictor
 
 
-@pytest.mark.parametrize(
-    "spec", ["specdec_pp", "specdec_pp(use_feature=False, hidden_size=9)", "disco(hidden_size=7)"]
-)
-def test_odds(spec: str, random_predictor: Random) -> None:
-    predictor = trained(spec, random_predictor)
-    assert isinstance(predictor, AcceptancePredictor)
-    asked, expected = predictor.odds(), TorchOdds(predictor)
-    assert type(asked) is not TorchOdds
-    for odds in (asked, expected):
-        odds.begin(context())
-    for start in (0, 14):
-        found = asked.of(tree(), start)
-        assert found.shape == (NUM_ROUNDS, 30 - start)
-        np.testing.assert_allclose(found, expected.of(tree(), start), rtol=1e-4, atol=1e-4)
-    assert found.std() > 0.1
+def one_of(context: Context, row: int) -> Context:
+    """One round alone."""
+    own = slice(row, row + 1)
+    assert context.features is not None
+    return Context(
+        round=1,
+        num_tokens=context.num_tokens[own],
+        remaining=context.remaining[own],
+        token_ids=context.token_ids[own],
+        last_token_ids=context.last_token_ids[own],
+        features=context.features[own],
+    )
 
 
 @pytest.mark.parametrize(
     "spec",
     [
-        "specdec_pp(hidden_size=20)",
-        "specdec_pp(use_feature=False, hidden_size=9, num_blocks=0)",
+        "specdec_pp",
+        "specdec_pp(use_feature=False, hidden_size=9)",
         "specdec_pp(hidden_size=9, num_blocks=0)",
         "disco(hidden_size=7)",
+        "c2t",
     ],
 )
-def test_odds_of_one_text_s_chain(spec: str, random_predictor: Random) -> None:
-    """Two rounds, since what is known of a round's context must not stay for the next."""
+def test_odds_of_rounds_side_by_side_are_those_of_rounds_alone(
+    spec: str, random_predictor: Random
+) -> None:
+    """And of any nodes in any order; what is known of a context does not stay for the next."""
     predictor = trained(spec, random_predictor)
-    assert isinstance(predictor, AcceptancePredictor)
-    asked, expected = predictor.odds(), TorchOdds(predictor)
-    whole = context(2)
-    assert whole.features is not None
-    told = []
-    for place in range(2):
-        features = whole.features[place : place + 1]
-        one = replace(context(1), features=features)
-        asked.begin(one)
-        expected.begin(one)
-        for length in (1, 2, 5):
-            drafted = chain(length)
-            found = asked.of_newest(drafted)
-            assert found == pytest.approx(expected.of_newest(drafted), rel=1e-4, abs=1e-4)
-            assert found == pytest.approx(asked.of(drafted, length - 1).item(), rel=1e-4, abs=1e-4)
-            told.append(found)
-    assert np.std(told) > 0.05
-
-
-def test_scores_of_c2t(random_predictor: Random) -> None:
-    predictor = trained("c2t", random_predictor)
-    assert isinstance(predictor, C2TPredictor)
-    grown = tree()
-    nodes = Nodes.of_tree(grown, torch.arange(len(grown)).expand(NUM_ROUNDS, -1))
-    expected = predictor.log_odds(nodes).detach()
-    found = predictor.scores().of(grown, 0)
-    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "spec", ["ldlp(use_pending=True)", "ldlp(use_embedding=False)", "ldlp_class(hidden_size=8)"]
-)
-def test_lengths(spec: str, random_predictor: Random) -> None:
-    predictor = trained(spec, random_predictor)
-    assert isinstance(predictor, LengthPredictor)
-    asked = predictor.asked()
-    assert not isinstance(asked, TorchLengths)
-    found, expected = asked(context(20)), TorchLengths(predictor)(context(20))
-    assert found.shape == (20,)
-    assert found.std() > 0.1
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    assert isinstance(predictor, NodePredictor)
+    scorer, grown = predictor.scorer(), tree()
+    scorer.begin(context())
+    every = torch.arange(len(grown)).expand(NUM_ROUNDS, -1)
+    found = scorer.log_odds(grown, every)
+    assert found.shape == (NUM_ROUNDS, 30)
+    assert found.std() > 0.05
+    some = torch.tensor([[5, 3], [0, 29], [7, 7]])
+    torch.testing.assert_close(scorer.log_odds(grown, some), found.gather(1, some))
+    for row in range(NUM_ROUNDS):
+        scorer.begin(one_of(context(), row))
+        alone = scorer.log_odds(grown.row(row), every[:1])
+        torch.testing.assert_close(alone, found[row : row + 1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -176,23 +123,16 @@ def test_lengths(spec: str, random_predictor: Random) -> None:
         "ldlp_class(hidden_size=20, num_blocks=1)",
     ],
 )
-def test_lengths_of_one_text(spec: str, random_predictor: Random) -> None:
+def test_lengths_side_by_side_are_lengths_alone(spec: str, random_predictor: Random) -> None:
     predictor = trained(spec, random_predictor)
     assert isinstance(predictor, LengthPredictor)
-    many = context(20)
-    assert many.features is not None
-    expected, asked = TorchLengths(predictor)(many), predictor.asked()
+    many, scorer = context(20), predictor.scorer()
+    found = scorer(many)
+    assert found.shape == (20,)
+    assert found.std() > 0.1
     for row in range(20):
-        own = slice(row, row + 1)
-        one = Context(
-            round=1,
-            num_tokens=many.num_tokens[own],
-            remaining=many.remaining[own],
-            token_ids=many.token_ids[own],
-            last_token_ids=many.last_token_ids[own],
-            features=many.features[own],
-        )
-        np.testing.assert_allclose(asked(one), expected[own], rtol=1e-4, atol=1e-4)
+        alone = scorer(one_of(many, row))
+        torch.testing.assert_close(alone, found[row : row + 1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("num_rounds", [1, NUM_ROUNDS])
@@ -200,10 +140,10 @@ def test_lengths_of_one_text(spec: str, random_predictor: Random) -> None:
 def test_features_that_do_not_fit(spec: str, num_rounds: int, random_predictor: Random) -> None:
     predictor = trained(spec, random_predictor)
     if isinstance(predictor, LengthPredictor):
-        ask: Callable[[Context], object] = predictor.asked()
+        ask: Callable[[Context], object] = predictor.scorer()
     else:
-        assert isinstance(predictor, AcceptancePredictor)
-        ask = predictor.odds().begin
+        assert isinstance(predictor, NodePredictor)
+        ask = predictor.scorer().begin
     for features, message in (
         (None, f"features must be given to predictor {spec}, got none"),
         (torch.zeros(num_rounds, D + 1), f"features of predictor {spec} must be of size {D}"),
@@ -211,11 +151,3 @@ def test_features_that_do_not_fit(spec: str, num_rounds: int, random_predictor: 
     ):
         with pytest.raises(ValueError, match=message):
             ask(replace(context(num_rounds), features=features))
-
-
-def test_functions_far_out() -> None:
-    """No overflow, which would warn."""
-    far = np.array([-1e4, -90.0, -1.0, 0.0, 1.0, 90.0, 1e4], dtype=np.float32)
-    same = torch.from_numpy(far)
-    np.testing.assert_allclose(silu(far), torch.nn.functional.silu(same), atol=1e-6)
-    np.testing.assert_allclose(log_sigmoid(far), torch.nn.functional.logsigmoid(same), atol=1e-6)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from adaeagle.policy import Needs
 from adaeagle.registry import get_policy
 from adaeagle.replay.rounds import play
 from adaeagle.testing.toy_trace import VOCAB_SIZE, toy_trace
@@ -66,8 +67,8 @@ def test_what_lies_beyond_the_text_is_left_out() -> None:
 def test_a_live_tree_gives_the_same_numbers() -> None:
     trace = make_trace()
     policy = get_policy("eagle2(depth=3, width=3, nodes=9)")
-    policy.needs_entropy, policy.num_confidences = True, 4
-    tree = play(policy, trace, torch.tensor([0, 3]), 0).tree
+    policy.needs = Needs(entropy=True, num_confidences=4)
+    tree = play(policy, trace, torch.tensor([0, 3]), 0).drafted.tree
     rows = torch.tensor([[2, 0], [5, 4]])
     nodes = Nodes.of_tree(tree, rows)
     for place in (0, 1):

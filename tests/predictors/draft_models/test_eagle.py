@@ -84,8 +84,11 @@ def test_a_pair_predicts_the_next_feature(target: Target, dataset: SelfGenerated
         drafter = EagleDrafter(module.head, target)
         for row, text in enumerate((dataset[0], dataset[1])):
             size = len(text.token_ids)
-            session = drafter.begin(text.token_ids[:-1].tolist(), size)
-            logits = session.catch_up(text.token_ids[None, 1:], features[row : row + 1, : size - 1])
+            session = drafter.begin([text.token_ids[:-1].tolist()], size)
+            logits = session.catch_up(
+                text.token_ids[None, 1:], features[row : row + 1, : size - 1], [size - 1]
+            ).logits
+            assert logits is not None
             torch.testing.assert_close(logits[0, 0], target.logits(predicted[row, size - 2]))
 
 
@@ -157,15 +160,17 @@ def test_accepted_lengths_are_those_of_live_chains(
 def _chain(
     drafter: EagleDrafter, text: EagleBatch, features: Tensor, pair: int, length: int
 ) -> int:
-    session = drafter.begin(text.token_ids[: pair + 1].tolist(), 128)
-    logits = session.catch_up(text.token_ids[None, 1 : pair + 2], features[:, : pair + 1])
+    session = drafter.begin([text.token_ids[: pair + 1].tolist()], 128)
+    read = text.token_ids[None, 1 : pair + 2]
+    logits = session.catch_up(read, features[:, : pair + 1], [pair + 1]).logits
     for depth in range(length):
+        assert logits is not None
         token = logits[:, -1:].argmax(-1)
         place = pair + 2 + depth
         if place >= len(text.token_ids) or int(token) != int(text.token_ids[place]):
             return depth
         if depth + 1 < length:
-            logits = session.extend(token, torch.tensor([[depth]]))
+            logits = session.extend(token, torch.tensor([[depth]])).logits
     return length
 
 

@@ -60,18 +60,20 @@ def _slow_loss(module: Eagle3Training, batch: EagleBatch) -> tuple[float, list[f
     for text, answer, states in zip(batch.token_ids, batch.is_answer, features, strict=True):
         target_logits = target.logits(states[:, -target.hidden_size :])
         for pair in (answer[1:]).nonzero().flatten().tolist():
-            session = drafter.begin([int(text[0])], 64)
+            session = drafter.begin([[int(text[0])]], 64)
             for step in range(min(module.unroll, len(text) - 1 - pair)):
                 place = pair + 1 + step  # of the token read
                 if step == 0:
                     true = states[None, : pair + 1, : -target.hidden_size]
-                    logits = session.catch_up(text[None, 1 : pair + 2], true)
+                    proposal = session.catch_up(text[None, 1 : pair + 2], true, [pair + 1])
                 else:
-                    logits = session.extend(
+                    proposal = session.extend(
                         text[None, place : place + 1], torch.tensor([[step - 1]])
                     )
                 if not answer[place]:
                     continue
+                logits = proposal.logits
+                assert logits is not None
                 said = int(target_logits[place].argmax())
                 drafted = int(logits[0, 0].argmax())
                 hits[step].append(float(said == (drafted if vocab is None else vocab[drafted])))

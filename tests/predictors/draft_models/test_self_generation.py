@@ -149,7 +149,7 @@ def test_answers_keep_to_the_generation_config(
     for number, model in enumerate((target, penalised)):
         folder = tmp_path / str(number)
         shards = collect_self_generated(model, conversations[:1], folder, SETTINGS)
-        [text] = SelfGeneratedDataset(shards, window=256)
+        text = SelfGeneratedDataset(shards, window=256)[0]
         texts.append(text.token_ids[text.is_answer].tolist())
         prompt_ids = text.token_ids[~text.is_answer].unsqueeze(0)
         expected = model.model.generate(  # type: ignore[operator]
