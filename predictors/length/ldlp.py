@@ -120,12 +120,11 @@ class LengthPredictor(TrainedPredictor):
 
     def scorer(self) -> Callable[[Context], Tensor]:
         """What a rule asks before a round: the lengths, [P] float32, not rounded."""
+        return self._live_lengths
 
-        @torch.no_grad()
-        def lengths(context: Context) -> Tensor:
-            return self.lengths(live_batch(self, context))
-
-        return lengths
+    @torch.no_grad()
+    def _live_lengths(self, context: Context) -> Tensor:
+        return self.lengths(live_batch(self, context))
 
     def predictions(self, batch: Batch) -> Predictions:
         lengths = self.lengths(batch).clamp(0, self.k_max)

@@ -7,19 +7,18 @@ import torch
 from torch import Tensor
 
 from adaeagle import generate
-from adaeagle.policy import StopRule
+from adaeagle.policy import Needs, StopRule
 from adaeagle.testing.contracts import Stopped, tiny_pair
 from adaeagle.tree import DraftTree
 
 VOCAB_SIZE = 32
 
 
-class HookWatch(StopRule):
+class Onlooker(StopRule):
     """Goes on always, and looks."""
 
-    needs_entropy = True
-
     def __init__(self, num_confidences: int) -> None:
+        self.needs = Needs(entropy=True, num_confidences=num_confidences)
         self.num_confidences = num_confidences
         self.num_seen = 0
 
@@ -49,7 +48,7 @@ class HookWatch(StopRule):
 @pytest.mark.parametrize("num_confidences", [1, 2, 10, VOCAB_SIZE + 3])
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_live(num_confidences: int, width: int, temperature: float) -> None:
-    rule = HookWatch(num_confidences)
+    rule = Onlooker(num_confidences)
     policy = Stopped(rule, depth=4, width=width)
     policy.proposal = "draw" if temperature > 0 else "top_k"
     rule.in_order = temperature == 0

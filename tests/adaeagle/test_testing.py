@@ -113,7 +113,7 @@ class NotAsFixedAsItSays(Beam):
         (DropsParents(), "select must keep the parent of every node it keeps"),
         (TooManyNodes(), r"select must keep at most nodes=8"),
         (KeepsPadding(), "select must keep valid nodes only"),
-        (NotAsFixedAsItSays(), "fixed_shape must open 3 nodes in every round"),
+        (NotAsFixedAsItSays(), "static_shape must open 3 nodes in every round"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Policy) else "",
 )

@@ -111,7 +111,7 @@ def test_what_is_loaded_is_what_was_saved(
     again = load_predictor(tmp_path / "it")
     assert type(again) is type(predictor)
     assert again.settings == predictor.settings
-    assert again.about == predictor.about
+    assert again.metadata == predictor.metadata
     assert not again.training
     assert not any(weight.requires_grad for weight in again.parameters())
     expected = answers(predictor, examples.whole())
