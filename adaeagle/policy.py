@@ -301,6 +301,12 @@ class PolicyWrapper(Composite, Policy):
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
         return self.policy.select(tree, budget)
 
+    def state_dict(self) -> dict[str, Any]:
+        return self.policy.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.policy.load_state_dict(state)
+
 
 class StopRule(Component):
     """Decides which drafted nodes are worth drafting on from, whatever the shape.

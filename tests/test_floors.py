@@ -3,13 +3,25 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("adaeagle", "predictors", "policies", "experiments")  # from the ground up
+CORE = (  # the folders of `adaeagle` from the ground up; "" are its contracts, files of their own
+    "data",
+    "",
+    "models",
+    "drafters",
+    "decoding",
+    "cost",
+    "trace",
+    "replay",
+    "bench",
+    "testing",
+)
 
 
 def imported(source: str) -> Iterator[str]:
@@ -50,6 +62,56 @@ def test_imports_run_downwards(floor: str) -> None:
 )
 def test_what_counts_as_an_import(source: str) -> None:
     assert "policies" in set(imported(source))
+
+
+def core_modules() -> dict[str, str]:
+    """The source of every module of the core by its dotted name; the facade imports them all."""
+    files = sorted((ROOT / "adaeagle").rglob("*.py"))
+    sources = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in files
+    }
+    del sources["adaeagle"]
+    return {name: file.read_text(encoding="utf-8") for name, file in sources.items()}
+
+
+def uses(source: str, known: Iterable[str]) -> set[str]:
+    """Which of the known modules a file imports, wherever in the file, also for types alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found.intersection(known)
+
+
+def core_floor(module: str) -> int:
+    folder = module.split(".")[1]
+    return CORE.index(folder) if folder in CORE else CORE.index("")
+
+
+def test_inside_the_core_imports_run_downwards() -> None:
+    modules = core_modules()
+    for module, source in modules.items():
+        for used in uses(source, modules):
+            assert core_floor(used) <= core_floor(module), f"{module} imports {used}"
+
+
+def test_no_module_of_the_core_imports_itself_in_the_end() -> None:
+    modules = core_modules()
+    known = {module: uses(source, modules) for module, source in modules.items()}
+    while leaves := [module for module, used in known.items() if not used]:
+        for leaf in leaves:
+            del known[leaf]
+        known = {module: used.difference(leaves) for module, used in known.items()}
+    assert not known, f"import circles among {', '.join(sorted(known))}"
+
+
+def test_what_counts_as_a_use() -> None:
+    known = {"adaeagle.a", "adaeagle.b.c", "adaeagle.b.d"}
+    source = "from adaeagle.b import c\nif TYPE_CHECKING:\n    from adaeagle.a import A\n"
+    assert uses(source, known) == {"adaeagle.a", "adaeagle.b.c"}
 
 
 def test_the_core_loads_nothing_above_it() -> None:

@@ -6,10 +6,10 @@ of every root-to-node path.
 Shapes: R rows (the root and the nodes), V vocabulary.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,10 +18,7 @@ from transformers import DynamicCache, PreTrainedModel
 from adaeagle.models.kv_cache import LayerShape
 from adaeagle.models.output_head import OutputHead, forms
 from adaeagle.models.supported import output_layer, refusal
-from adaeagle.tree import DraftTree, Level, ancestors
-
-if TYPE_CHECKING:
-    from adaeagle.models.target import Target
+from adaeagle.tree import DraftTree, Level
 
 NUM_PREFIX = 5
 TREE_PATHS = ((0, 2, 6), (0, 3), (1, 4), (1, 5))
@@ -98,21 +95,24 @@ def _layer_shape(layer: Any) -> LayerShape:
 
 
 @torch.no_grad()
-def check_tree(target: "Target") -> None:
+def check_tree(
+    model: PreTrainedModel, run_tree: Callable[[list[int], Tensor, DraftTree], Tensor]
+) -> None:
     """Refuses a model whose logits on a tree differ from plain decoding's beyond rounding.
 
     Rounding is measured where no code of ours runs: the model's one-token steps against its forward
     of the whole text. A row in the middle is asked for, since a router of experts may tip in one.
 
+    Args:
+        model: in evaluation mode.
+        run_tree: (prompt, root [1], tree of N nodes) → logits [1 + N, V] as verification has them.
+
     Raises:
         NotImplementedError: with the difference that was found.
     """
-    model = target.model
     with _refusing(model):
         prefix, root, tree = _probe_tree(model)
-        session = target.begin(1, NUM_PREFIX + 1 + len(tree))
-        session.prefill(prefix.tolist())
-        found = session.verify(root, tree, ancestors(tree))[1][0]
+        found = run_tree(prefix.tolist(), root, tree)
         texts = [
             torch.cat((prefix, root, tree.token_ids[0, list(path)], root))[: NUM_PREFIX + 4]
             for path in TREE_PATHS

@@ -25,7 +25,7 @@ from adaeagle.models.checks import check_tree, input_device, learn
 from adaeagle.models.kv_cache import KVCache, attention_mask
 from adaeagle.models.processors import check_processors
 from adaeagle.models.supported import check_attention, check_length, check_model, check_type
-from adaeagle.tree import DraftTree, ExtraRows
+from adaeagle.tree import DraftTree, ExtraRows, ancestors
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Target:
         self._embedding = model.get_input_embeddings()
         self._anatomy = learn(model)
         self.body = Backbone(model, self._anatomy.layers, self.device)
-        check_tree(self)
+        check_tree(model, self._run_tree)
 
     @classmethod
     def from_pretrained(
@@ -206,6 +206,12 @@ class Target:
             cache.reserve(token_ids.shape[1])
         features: Features = self.body(token_ids, position_ids, mask, cache, layers)
         return features
+
+    def _run_tree(self, prompt_ids: list[int], root: Tensor, tree: DraftTree) -> Tensor:
+        """Logits [1 + N, V] after a root and N nodes."""
+        session = self.begin(1, len(prompt_ids) + 1 + len(tree))
+        session.prefill(prompt_ids)
+        return session.verify(root, tree, ancestors(tree))[1][0]
 
     def new_cache(self, capacity: int, num_texts: int = 1) -> KVCache:
         return KVCache(self._anatomy.layers, capacity, num_texts)

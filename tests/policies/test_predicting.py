@@ -155,7 +155,7 @@ def test_ldlp_of_one_text_goes_as_far_as_among_many(
     for told in (-1.0, 0.5, 1.5, 2.5, 2.51, 9.0):
         predictor.scorer = lambda told=told: (
             lambda context: torch.full((len(context.token_ids),), told)
-        )  # type: ignore[assignment] # noqa: E501
+        )  # type: ignore[assignment]
         rule = lookup("ldlp")(predictor)
         for num_rounds in (3, 1, 3):
             is_worth = rule.begin(contexts(torch.zeros(num_rounds, 16)))

@@ -18,6 +18,7 @@ from adaeagle.decoding.sampling import Sampling
 from adaeagle.decoding.verification import accept_child
 from adaeagle.drafters.base import DraftSession, Proposal
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig
+from adaeagle.models.backbone import Features
 from adaeagle.tree import ROOT, DraftTree
 
 VOCAB, HIDDEN, LAYERS, DRAFT_VOCAB = 96, 48, 8, 80
@@ -258,6 +259,35 @@ def test_the_cache_goes_on_from_true_features(target: Target, tmp_path: Path) ->
         found = session.catch_up(token_ids[:, 6:], features[:, 6:], [3])
         fresh = drafter.begin([[0]], 8).catch_up(token_ids, features, [9])
     torch.testing.assert_close(found.logits, fresh.logits)
+
+
+@pytest.mark.parametrize("policy", ["vanilla", "chain(length=2)"])
+def test_plain_decoding_pays_for_no_drafter(
+    policy: str, make_reader: MakeReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same forwards with and without a head, and no features but the last layer's."""
+    drafter = make_reader("llama", True)
+    forward, forwards = Target.forward, []
+
+    def noted(self: Target, *arguments: Any) -> Features:
+        found = forward(self, *arguments)
+        forwards.append((tuple(found.last.shape), found.chosen.shape[-1]))
+        return found
+
+    monkeypatch.setattr(Target, "forward", noted)
+    monkeypatch.setattr(EagleDrafter, "begin", lambda *_: pytest.fail("a session was opened"))
+    for head in (None, drafter):
+        forwards.append(((), 0))
+        if policy != "vanilla":  # the negative control
+            with pytest.raises((ValueError, pytest.fail.Exception)):
+                adaeagle.generate(drafter.target, head, policy, [5, 6, 7], max_new_tokens=9)
+            continue
+        adaeagle.generate(drafter.target, head, policy, [5, 6, 7], max_new_tokens=9)
+    if policy == "vanilla":
+        half = len(forwards) // 2
+        assert forwards[:half] == forwards[half:]
+        assert half == 1 + 9  # the mark, the prompt and eight rounds
+        assert {width for _, width in forwards} == {0}
 
 
 @pytest.mark.parametrize("family", ["llama", *FAMILIES])
