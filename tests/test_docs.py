@@ -147,6 +147,6 @@ def test_a_predictor_of_another_package_is_trained_by_name(tmp_path: Path) -> No
     code = f"""
 import adaeagle
 rule = adaeagle.get_policy("disco(predictor='{tmp_path / "it"}')").stop
-print(type(rule.predictor).__module__, rule.predictor.hidden_size, rule.num_confidences)
+print(type(rule.predictor).__module__, rule.predictor.hidden_size, rule.needs.num_confidences)
 """
     assert run(folder, "-c", code).split() == ["drafting_ideas.margin", "4", "2"]
