@@ -163,6 +163,7 @@ class Decoder:
             None if self._drafter is None else self._drafter.vocab_map,
             self._target.vocab_size,
             noise,
+            None if self._drafter is None else self._drafter.max_depth,
         )
 
     def _num_rows(self, drafted: Drafted, context: Context) -> int | None:

@@ -34,6 +34,7 @@ class LiveProposer:
         vocab_map: [V] target token ids, where the drafter has a vocabulary of its own.
         vocab_size: of the target.
         noise: in coupled sampling; None otherwise.
+        max_depth: most levels of the drafter; None: any number.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class LiveProposer:
         vocab_map: Tensor | None = None,
         vocab_size: int = 0,
         noise: Noise | None = None,
+        max_depth: int | None = None,
     ) -> None:
+        self.max_depth = max_depth
         self._session = session
         self._pending = pending
         self._policy = policy

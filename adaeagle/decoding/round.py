@@ -24,6 +24,11 @@ class Proposer(Protocol):
         """Children are drawn at random, so that each of them must be verified."""
         ...
 
+    @property
+    def max_depth(self) -> int | None:
+        """Most levels that there can be; None: any number."""
+        ...
+
     def propose(
         self, tree: DraftTree, rows: Tensor, num_ranks: int, num_children: Tensor | None = None
     ) -> Level:
@@ -61,7 +66,7 @@ def draft_round(policy: Policy, proposer: Proposer, context: Context, clock: Rou
     Time spent in the policy and in proposing is put down on the clock.
     """
     clock.ends("other")
-    budget = clamp_budget(policy.plan(context), context.remaining)
+    budget = clamp_budget(policy.plan(context), context.remaining, proposer.max_depth)
     clock.ends("policy")
     device = context.token_ids.device
     tree = grow_tree(policy, proposer, budget, len(context.remaining), device, clock)
@@ -84,13 +89,14 @@ def grow_tree(
     tree = DraftTree.empty(num_rounds, device)
     frontier = torch.full((num_rounds, 1), ROOT, dtype=torch.int64, device=device)
     depths = budget.depth
-    is_static = policy.static_shape and isinstance(depths, int)
     for level in range(depths if isinstance(depths, int) else int(depths.max())):
         num_children = policy.expand(tree, frontier, budget)
         if not tree.is_dense:  # padding has no children, whatever the policy says
             num_children = num_children * tree.valid.gather(1, frontier)
         if not isinstance(depths, int):
             num_children = num_children * (depths.to(device) > level).unsqueeze(1)
+        # Ready-made children may run out: where there is padding the device has to be asked.
+        is_static = policy.static_shape and isinstance(depths, int) and tree.is_dense
         opened = open_nodes(frontier, num_children, budget, level, is_static)
         clock.ends("policy")
         if opened is None:
@@ -103,14 +109,17 @@ def grow_tree(
     return tree
 
 
-def clamp_budget(budget: Budget, remaining: Tensor) -> Budget:
+def clamp_budget(budget: Budget, remaining: Tensor, max_depth: int | None = None) -> Budget:
     """A round of depth d emits up to d + 1 tokens: no deeper than what may still be emitted.
 
     Args:
         budget: as it was planned.
         remaining: [P] int64, on the CPU.
+        max_depth: most levels that the drafter has; None: any number.
     """
     most = remaining - 1
+    if max_depth is not None:
+        most = most.clamp(max=max_depth)
     if isinstance(budget.depth, int):
         if budget.depth <= int(most.min()):
             return budget

@@ -17,6 +17,14 @@ from adaeagle.data.bundled import bundled_folder
 
 Weights = dict[str, Tensor]
 
+FILES = (
+    "medusa_lm_head.safetensors",
+    "medusa_lm_head.pt",
+    "model.safetensors",
+    "pytorch_model.bin",
+)
+"""Where weights may be; the first that there is."""
+
 
 def find_head(name: str, revision: str | None) -> Path:
     """The folder of a bundled head, a local one, or one of the Hugging Face hub."""
@@ -29,7 +37,7 @@ def find_head(name: str, revision: str | None) -> Path:
         raise FileNotFoundError(
             f"a draft head must be a folder, a bundled name or a Hugging Face id, got {name!r}"
         )
-    patterns = ["config.json", "model.safetensors", "pytorch_model.bin"]
+    patterns = ["config.json", *FILES]
     return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
 
 
@@ -38,11 +46,11 @@ def read_head(folder: Path) -> tuple[dict[str, Any], Weights]:
     raw = _read(folder / "config.json", lambda file: json.loads(file.read_text(encoding="utf-8")))
     if not isinstance(raw, dict):
         raise ValueError(f"{folder / 'config.json'} must hold a JSON object, got {raw!r}")
-    if (folder / "model.safetensors").is_file():
-        return raw, _read(folder / "model.safetensors", load_file)
-    if (folder / "pytorch_model.bin").is_file():
-        return raw, _read(folder / "pytorch_model.bin", _load_pickle)
-    raise FileNotFoundError(f"{folder} must hold model.safetensors or pytorch_model.bin")
+    for name in FILES:
+        if (folder / name).is_file():
+            load = load_file if name.endswith(".safetensors") else _load_pickle
+            return raw, _read(folder / name, load)
+    raise FileNotFoundError(f"{folder} must hold one of {', '.join(FILES)}")
 
 
 def _load_pickle(file: Path) -> Any:

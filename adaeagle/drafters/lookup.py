@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from adaeagle.drafters.base import Candidates, DraftSession, Proposal
+from adaeagle.drafters.base import Candidates, Drafter, DraftSession, Proposal
 
 Child = tuple[int, float]
 """A token and the drafter's score of it."""
@@ -90,6 +90,78 @@ class LookupSession(DraftSession):
         index = self._make_index()
         index.append(token_id)
         return index
+
+
+class LookupPrefixes:
+    """A known text, drafted after as it grew: see `PrefixSession`.
+
+    Args:
+        token_ids: the text.
+        make_index: an empty index.
+    """
+
+    def __init__(self, token_ids: Tensor, make_index: MakeIndex) -> None:
+        self._token_ids: list[int] = token_ids.tolist()
+        self._make_index = make_index
+        self._index, self._num_tokens = make_index(), 0
+        self._nodes: list[Node] = []
+
+    @property
+    def num_run(self) -> int:
+        return len(self._nodes)
+
+    def reset(self) -> None:
+        self._nodes = []
+
+    def roots(self, lengths: Tensor) -> Proposal:
+        return self._proposed(lengths, [None] * len(lengths))
+
+    def extend_prefixes(self, token_ids: Tensor, parents: Tensor, lengths: Tensor) -> Proposal:
+        above = zip(parents.tolist(), token_ids.tolist(), strict=True)
+        return self._proposed(lengths, list(above))
+
+    def _proposed(self, lengths: Tensor, nodes: list[tuple[int, int] | None]) -> Proposal:
+        """What follows nodes, each a parent and a token, or None for a root."""
+        found: dict[int, Node] = {}
+        # In the order of the text, so that the index grows with it once.
+        for place in lengths.argsort(stable=True).tolist():
+            index = self._index_of(int(lengths[place]))
+            node = _node(index, index.root())
+            if (added := nodes[place]) is not None:
+                parent, token_id = added
+                node = _child(index, node if parent < 0 else self._nodes[parent], token_id)
+            found[place] = node
+        new = [found[place] for place in range(len(nodes))]
+        self._nodes += [node for node, added in zip(new, nodes, strict=True) if added is not None]
+        return propose([new], lengths.device)
+
+    def _index_of(self, num_tokens: int) -> TextIndex[Any]:
+        """The index as it was after the text's first tokens."""
+        if num_tokens < self._num_tokens:
+            self._index, self._num_tokens = self._make_index(), 0
+        for token_id in self._token_ids[self._num_tokens : num_tokens]:
+            self._index.append(token_id)
+        self._num_tokens = num_tokens
+        return self._index
+
+
+class LookupDrafter(Drafter):
+    """A drafter of which only the index is its own.
+
+    Args:
+        name: what results call it.
+        make_index: an empty index.
+    """
+
+    def __init__(self, name: str, make_index: MakeIndex) -> None:
+        self.name = name
+        self._make_index = make_index
+
+    def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> LookupSession:
+        return LookupSession(prompts, self._make_index)
+
+    def open(self, token_ids: Tensor, features: Tensor | None) -> LookupPrefixes:
+        return LookupPrefixes(token_ids, self._make_index)
 
 
 def _node(index: TextIndex[Any], state: Any) -> Node:

@@ -7,11 +7,9 @@ grows with the text, where they search the whole text in each round.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Literal, get_args
 
-from adaeagle.drafters.base import Drafter
-from adaeagle.drafters.lookup import Child, LookupSession, TextIndex, check_choice
+from adaeagle.drafters.lookup import Child, LookupDrafter, TextIndex, check_choice
 from adaeagle.models.target import Target
 
 Occurrence = Literal["first", "latest", "frequent"]
@@ -66,7 +64,7 @@ class NgramIndex(TextIndex[tuple[int, int]]):
         return place + 1, size
 
 
-class NgramDrafter(Drafter):
+class NgramDrafter(LookupDrafter):
     """Copies what followed the longest n-gram that ends the text and occurs earlier in it.
 
     The score of a node is the length of the n-gram that was found.
@@ -91,8 +89,4 @@ class NgramDrafter(Drafter):
         if not 1 <= n_min <= n_max:
             raise ValueError(f"n_min must be from 1 to n_max = {n_max}, got {n_min}")
         check_choice("occurrence", occurrence, get_args(Occurrence))
-        self.name = "ngram"
-        self._settings = n_min, n_max, occurrence
-
-    def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> LookupSession:
-        return LookupSession(prompts, lambda: NgramIndex(*self._settings))
+        super().__init__("ngram", lambda: NgramIndex(n_min, n_max, occurrence))

@@ -6,11 +6,9 @@ Differs from them: the text itself is the only thing searched, so that results d
 was decoded before; every continuation that occurs is offered and the policy chooses among them.
 """
 
-from collections.abc import Sequence
 from typing import Literal, get_args
 
-from adaeagle.drafters.base import Drafter
-from adaeagle.drafters.lookup import Child, LookupSession, TextIndex, check_choice
+from adaeagle.drafters.lookup import Child, LookupDrafter, TextIndex, check_choice
 from adaeagle.drafters.suffix_automaton import SuffixAutomaton
 from adaeagle.models.target import Target
 
@@ -68,7 +66,7 @@ class SuffixIndex(TextIndex[Place]):
         return (state, length, share) if length >= self._min_match else None
 
 
-class SuffixDrafter(Drafter):
+class SuffixDrafter(LookupDrafter):
     """Copies what followed the longest suffix that the text has said before.
 
     The score of a node is the share of that suffix's occurrences which the node's path continues,
@@ -94,8 +92,4 @@ class SuffixDrafter(Drafter):
             raise ValueError(f"min_match must be >= 1, got {min_match}")
         check_choice("order", order, get_args(Order))
         check_choice("score", score, get_args(Score))
-        self.name = "suffix"
-        self._settings = min_match, order, score
-
-    def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> LookupSession:
-        return LookupSession(prompts, lambda: SuffixIndex(*self._settings))
+        super().__init__("suffix", lambda: SuffixIndex(min_match, order, score))

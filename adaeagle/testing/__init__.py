@@ -1,4 +1,4 @@
-"""Conformance tests for policies and stop rules of any package; needs pytest.
+"""Conformance tests for policies, stop rules and drafters of any package; needs pytest.
 
 class TestMine(PolicyContract):
     @pytest.fixture
@@ -8,8 +8,11 @@ class TestMine(PolicyContract):
 
 import pytest
 
-pytest.register_assert_rewrite("adaeagle.testing.contracts", "adaeagle.testing.checked")
+pytest.register_assert_rewrite(
+    "adaeagle.testing.contracts", "adaeagle.testing.checked", "adaeagle.testing.drafter_contract"
+)
 
 from adaeagle.testing.contracts import PolicyContract, StopRuleContract  # noqa: E402
+from adaeagle.testing.drafter_contract import DrafterContract  # noqa: E402
 
-__all__ = ["PolicyContract", "StopRuleContract"]
+__all__ = ["DrafterContract", "PolicyContract", "StopRuleContract"]

@@ -152,6 +152,8 @@ class StopRuleContract(PolicyContract):
 class Plain(Policy):
     """Never drafts."""
 
+    drafts = False
+
     def plan(self, context: Context) -> Budget:
         return Budget(depth=0)
 

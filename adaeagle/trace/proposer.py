@@ -35,6 +35,7 @@ class RecordedProposer:
     """
 
     is_drawn = False
+    max_depth = None
 
     def __init__(
         self,

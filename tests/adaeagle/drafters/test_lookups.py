@@ -10,6 +10,7 @@ import torch
 from adaeagle.drafters.base import Candidates, Drafter, DraftSession, Proposal
 from adaeagle.drafters.ngram import NgramDrafter, Occurrence
 from adaeagle.drafters.suffix import Order, SuffixDrafter
+from adaeagle.testing import DrafterContract
 
 TEXTS = [[random.Random(seed).randrange(3) for _ in range(60)] for seed in range(20)]
 
@@ -153,3 +154,15 @@ def test_padding_and_texts_that_wait() -> None:
 def test_what_is_refused(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+class TestNgram(DrafterContract):
+    @pytest.fixture
+    def drafter(self) -> Drafter:
+        return NgramDrafter(n_max=3)
+
+
+class TestSuffix(DrafterContract):
+    @pytest.fixture
+    def drafter(self) -> Drafter:
+        return SuffixDrafter()
