@@ -110,11 +110,11 @@ class PrefixSession(Protocol):
         """Nodes run since the last `reset`."""
         ...
 
-    def root_logits(self, lengths: Tensor) -> Tensor:
-        """What follows prefixes of `lengths` [Q] tokens, at least 2: logits [Q, V]."""
+    def roots(self, lengths: Tensor) -> Proposal:
+        """What follows prefixes of `lengths` [Q] tokens, at least 2: P = 1 and W = Q."""
         ...
 
-    def extend_prefixes(self, token_ids: Tensor, parents: Tensor, lengths: Tensor) -> Tensor:
+    def extend_prefixes(self, token_ids: Tensor, parents: Tensor, lengths: Tensor) -> Proposal:
         """Runs nodes and proposes what follows each.
 
         Args:
@@ -123,7 +123,7 @@ class PrefixSession(Protocol):
             lengths: [Q] int64, tokens of the prefix each draft began after.
 
         Returns:
-            logits [Q, V].
+            P = 1 and W = Q.
         """
         ...
 

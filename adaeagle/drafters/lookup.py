@@ -86,6 +86,9 @@ class LookupSession(DraftSession):
     def replace(self, row: int, prompt_ids: Sequence[int]) -> None:
         self.indexes[row] = self._begun(prompt_ids[0])
 
+    def keep(self, rows: Sequence[int]) -> None:
+        self.indexes = [self.indexes[row] for row in rows]
+
     def _begun(self, token_id: int) -> TextIndex[Any]:
         index = self._make_index()
         index.append(token_id)

@@ -124,6 +124,9 @@ class MedusaSession(DraftSession):
     def replace(self, row: int, prompt_ids: Sequence[int]) -> None:
         pass
 
+    def keep(self, rows: Sequence[int]) -> None:
+        pass
+
 
 class MedusaPrefixes:
     """See `PrefixSession`.

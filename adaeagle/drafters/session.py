@@ -158,12 +158,12 @@ class NetworkSession(DraftSession):
         self._outputs = self.append(token_ids.unsqueeze(0), states, [len(token_ids)])
         self._num_text = len(token_ids)
 
-    def root_logits(self, lengths: Tensor) -> Tensor:
-        """What follows prefixes of `lengths` [Q] tokens: logits [Q, V]."""
+    def roots(self, lengths: Tensor) -> Proposal:
+        """See `PrefixSession`."""
         places = lengths - 1 - self._num_unseen
-        return self.logits(self._outputs[0, places.to(self._outputs.device)])
+        return Proposal(self.logits(self._outputs[:, places.to(self._outputs.device)]))
 
-    def extend_prefixes(self, token_ids: Tensor, parents: Tensor, lengths: Tensor) -> Tensor:
+    def extend_prefixes(self, token_ids: Tensor, parents: Tensor, lengths: Tensor) -> Proposal:
         """See `PrefixSession`."""
         device = self._outputs.device
         token_ids, parents, lengths = (
@@ -173,7 +173,7 @@ class NetworkSession(DraftSession):
         places = torch.where(parents < 0, prefixes - 1, parents + self._num_text)
         outputs = self._run_nodes(token_ids, parents, prefixes, self._outputs[:, places[0]])
         self._outputs = torch.cat((self._outputs, outputs), dim=1)
-        return self.logits(outputs[0])
+        return Proposal(self.logits(outputs))
 
     def _run_nodes(
         self, token_ids: Tensor, parents: Tensor, prefixes: Tensor, above: Tensor

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.decoding.proposals import best
-from adaeagle.drafters.base import Drafter, PrefixSession
+from adaeagle.drafters.base import Drafter, PrefixSession, Proposal
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.positions import Positions
 from adaeagle.trace.text import RecordedText
@@ -130,9 +130,9 @@ class Expander:
         lengths = self._positions.num_tokens[rows]
         is_node = parents >= 0
         if not is_node.any():
-            return opened.session.root_logits(lengths)
+            return _logits(opened.session.roots(lengths))
         if not is_node.all():
-            roots = opened.session.root_logits(lengths[~is_node])
+            roots = _logits(opened.session.roots(lengths[~is_node]))
             inner = self._extend(opened, rows[is_node], parents[is_node], ranks[is_node])
             logits = inner.new_empty(len(rows), inner.shape[1])
             logits[is_node], logits[~is_node] = inner, roots
@@ -144,7 +144,8 @@ class Expander:
         token_ids = self._envelope.token_ids[parents, ranks]
         # The root is run with the text, it is no node of the session.
         above = torch.tensor([opened.run.get(parent, UNKNOWN) for parent in parents.tolist()])
-        return opened.session.extend_prefixes(token_ids, above, self._positions.num_tokens[rows])
+        lengths = self._positions.num_tokens[rows]
+        return _logits(opened.session.extend_prefixes(token_ids, above, lengths))
 
     def _run_ancestors(self, opened: _OpenText, nodes: Tensor) -> None:
         """Runs `nodes` and what they hang from, where the session has not; a root needs no run."""
@@ -173,3 +174,9 @@ class Expander:
         more = self._envelope.num_ranks - num_ranks  # a vocabulary smaller than the tree is wide
         ids = F.pad(ids, (0, more), value=UNKNOWN)
         return ids.cpu(), F.pad(log_probs, (0, more), value=-torch.inf).cpu(), entropies.cpu()
+
+
+def _logits(proposal: Proposal) -> Tensor:
+    """Of nodes side by side: [Q, V]."""
+    assert proposal.logits is not None
+    return proposal.logits[0]

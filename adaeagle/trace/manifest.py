@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from adaeagle.data.splits import Split
-from adaeagle.drafters.causal_lm import ModelDrafter
-from adaeagle.drafters.eagle import EagleDrafter
+from adaeagle.drafters.base import Drafter
+from adaeagle.drafters.identify import identify
 from adaeagle.identity import ModelIdentity
-from adaeagle.models.fingerprint import fingerprint
 from adaeagle.models.target import Target
 
 FORMAT = 1
@@ -121,26 +120,20 @@ def plan_shards(
     return shards
 
 
-def drafter_weights(drafter: EagleDrafter | ModelDrafter) -> str:
-    """The fingerprint of what drafts."""
-    return fingerprint(drafter.head if isinstance(drafter, EagleDrafter) else drafter.model.model)
-
-
-def check_models(
-    manifest: Manifest, *, target: Target, drafter: EagleDrafter | ModelDrafter
-) -> None:
+def check_models(manifest: Manifest, *, target: Target, drafter: Drafter) -> None:
     """Refuses a trace that other models recorded, or these in another precision.
 
     Raises:
         ValueError: the message says which of them, by name and weights.
     """
-    theirs = (manifest.target, manifest.target_weights)
-    _check("target", *theirs, target.name, fingerprint(target.model))
-    theirs = (manifest.drafter, manifest.drafter_weights)
-    _check("drafter", *theirs, drafter.name, drafter_weights(drafter))
-    dtype = str(target.dtype).removeprefix("torch.")
-    if dtype != manifest.dtype:
-        raise ValueError(f"dtype must be the one that was recorded, {manifest.dtype}, got {dtype}")
+    given = identify(target, drafter)
+    _check("target", manifest.target, manifest.target_weights, given.target, given.target_weights)
+    recorded = manifest.drafter, manifest.drafter_weights
+    _check("drafter", *recorded, given.drafter, given.drafter_weights)
+    if given.dtype != manifest.dtype:
+        raise ValueError(
+            f"dtype must be the one that was recorded, {manifest.dtype}, got {given.dtype}"
+        )
 
 
 def _check(part: str, name: str, weights: str, given: str, given_weights: str) -> None:

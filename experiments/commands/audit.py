@@ -41,7 +41,6 @@ def audit(
         ),
     ] = "mini",
     drafter: options.Drafter = None,
-    drafter_kind: options.DrafterKind = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
@@ -64,7 +63,7 @@ def audit(
     from experiments.runs import audit as audits
 
     settings = audits.Settings(
-        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads),
         policies=policies or audits.POLICIES,
         against=against,
         prompts=prompts,

@@ -24,7 +24,6 @@ def compare(
     ] = None,
     target: options.Target = "mini",
     drafter: options.Drafter = None,
-    drafter_kind: options.DrafterKind = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
@@ -53,7 +52,7 @@ def compare(
     from experiments.runs import compare as comparison
 
     settings = comparison.Settings(
-        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads),
         policies=policies or comparison.POLICIES,
         prompts=prompts,
         limit=limit,

@@ -33,7 +33,6 @@ def generate(
     ] = "eagle2",
     target: options.Target = "mini",
     drafter: options.Drafter = None,
-    drafter_kind: options.DrafterKind = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
@@ -73,7 +72,7 @@ def generate(
         chosen = get_policy(policy)
     asked = answering.questions(prompt, prompts, limit)
     models = load_models(
-        ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        ModelOptions(target, drafter, device, dtype, threads),
         needs_drafter=not isinstance(chosen, Vanilla),
         is_greedy=chosen_sampling.is_greedy,
     )

@@ -1,6 +1,5 @@
 """From the options of a command to a loaded target, drafter and sampling distribution."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,29 +8,27 @@ import huggingface_hub
 import torch
 import transformers
 from rich.console import Console
-from safetensors import safe_open
 
-from adaeagle import EagleDrafter, ModelDrafter, Target
+from adaeagle import Target
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.decoding.sampling import SAMPLING_MODES, Sampling
-from adaeagle.models.fingerprint import fingerprint
+from adaeagle.drafters.base import Drafter
+from adaeagle.drafters.identify import identify
+from adaeagle.registry import get_drafter
 from experiments.errors import InputError, argument
 
 BUNDLED_TARGET = "mini"
-BUNDLED_HEAD, BUNDLED_LM = "mini", "mini-lm"
-"""What `--drafter` calls the two draft models of the bundled target."""
+BUNDLED_HEAD = "mini"
 
 DTYPES = ("float32", "bfloat16", "float16")
-KINDS = ("auto", "eagle", "model")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
-    """What the user said about models."""
+    """The options of a command that concern models."""
 
     target: str = BUNDLED_TARGET
     drafter: str | None = None
-    drafter_kind: str = "auto"
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
@@ -39,10 +36,10 @@ class ModelOptions:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """What came of it."""
+    """The models that are loaded, and what results say of them."""
 
     target: Target
-    drafter: EagleDrafter | ModelDrafter | None
+    drafter: Drafter | None
     config: dict[str, Any]  # resolved, for the results
 
 
@@ -60,22 +57,23 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
     """
     silence()
     device = find_device(options.device)
-    name, kind = _drafter_choice(options) if needs_drafter else (None, None)
+    spec = _drafter_spec(options) if needs_drafter else None
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     with Console(stderr=True).status("loading models"):
         target = load_target(options.target, device, options.dtype)
         with argument("--target", options.target):
             target.check_processors(is_greedy)
-        drafter = None if name is None else _load_drafter(name, kind, target, options)
+        drafter = None if spec is None else _load_drafter(spec, target)
+    identity = identify(target, drafter)
     config = {
         "target": options.target,
-        "target_weights": fingerprint(target.model),
-        "drafter": (options.drafter or name) if drafter else None,
-        "drafter_kind": kind,
-        "drafter_weights": _drafter_weights(drafter),
+        "target_weights": identity.target_weights,
+        "drafter": spec,
+        "drafter_kind": None if drafter is None else drafter.kind,
+        "drafter_weights": None if drafter is None else identity.drafter_weights,
         "device": str(target.device),
-        "dtype": str(target.dtype).removeprefix("torch."),
+        "dtype": identity.dtype,
         "threads": torch.get_num_threads(),
     }
     return Models(target, drafter, config)
@@ -128,14 +126,11 @@ def load_target(name: str, device: str, dtype: str | None) -> Target:
         return Target.from_pretrained(name, device=device, dtype=dtype)
 
 
-def _load_drafter(
-    name: str, kind: str | None, target: Target, options: ModelOptions
-) -> EagleDrafter | ModelDrafter:
-    loader = EagleDrafter if kind == "eagle" else ModelDrafter
-    must = "an EAGLE head" if kind == "eagle" else "a causal language model"
-    with argument("--drafter", options.drafter or name, f"{must} made for {target.name}"):
-        _check_folder(name)
-        return loader.from_pretrained(name, target)
+def _load_drafter(spec: str, target: Target) -> Drafter:
+    must = f"a drafter made for {target.name}, such as ngram(), or the name of a draft model"
+    with argument("--drafter", spec, must):
+        drafter: Drafter = get_drafter(spec, target)
+        return drafter
 
 
 def _check_folder(name: str) -> None:
@@ -144,49 +139,10 @@ def _check_folder(name: str) -> None:
         raise FileNotFoundError("there is no such folder")
 
 
-def _drafter_choice(options: ModelOptions) -> tuple[str, str]:
-    """Name and kind of the drafter to load."""
-    if options.drafter_kind not in KINDS:
-        raise InputError(
-            f"--drafter-kind must be one of {', '.join(KINDS)}, got {options.drafter_kind!r}"
-        )
-    name = options.drafter
-    if name is None:
-        if options.target != BUNDLED_TARGET:
-            raise InputError(f"--drafter must name a draft model for {options.target}, got none")
-        name = BUNDLED_HEAD
-    if name == BUNDLED_LM and not Path(name).exists():
-        return BUNDLED_TARGET, "model"
-    if options.drafter_kind != "auto":
-        return name, options.drafter_kind
-    if name == BUNDLED_HEAD and not Path(name).exists():
-        return name, "eagle"
-    return name, _kind_of(name)
-
-
-def _kind_of(name: str) -> str:
-    """An EAGLE head has an input layer `fc` and no vocabulary-sized output layer of its own."""
-    folder = Path(name)
-    if not folder.is_dir():
-        return "eagle" if "eagle" in name.lower() else "model"
-    with argument("--drafter", name, "a folder with a draft model"):
-        return "eagle" if "fc.weight" in _weight_names(folder) else "model"
-
-
-def _weight_names(folder: Path) -> set[str]:
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file():
-        with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            return set(weights.keys())
-    if index.is_file():
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    if (folder / "pytorch_model.bin").is_file():
-        path = folder / "pytorch_model.bin"
-        return set(torch.load(path, map_location="meta", weights_only=True))
-    raise FileNotFoundError("it holds no model.safetensors and no pytorch_model.bin")
-
-
-def _drafter_weights(drafter: EagleDrafter | ModelDrafter | None) -> str | None:
-    if drafter is None:
-        return None
-    return fingerprint(drafter.head if isinstance(drafter, EagleDrafter) else drafter.model.model)
+def _drafter_spec(options: ModelOptions) -> str:
+    """The drafter to load."""
+    if options.drafter is not None:
+        return options.drafter
+    if options.target != BUNDLED_TARGET:
+        raise InputError(f"--drafter must name a draft model for {options.target}, got none")
+    return BUNDLED_HEAD

@@ -46,16 +46,10 @@ Target = Annotated[
 Drafter = Annotated[
     str | None,
     typer.Option(
-        help="Draft model: mini (bundled EAGLE head), mini-lm (bundled small model), a folder or a "
-        "Hugging Face id. Default: mini where the target is mini.",
-        rich_help_panel=MODELS,
-    ),
-]
-DrafterKind = Annotated[
-    str,
-    typer.Option(
-        help="eagle (a head on the target's features), model (a small causal LM of the same "
-        "vocabulary), or auto: read from the weights, for a Hugging Face id from its name.",
+        help="A drafter such as ngram(n_max=3), see adaeagle drafters; or the name of a draft model: "
+        "mini (bundled EAGLE head), mini-lm (bundled small model), a folder or a Hugging Face id. "
+        "Default: mini where the target is mini.",
+        metavar="SPEC",
         rich_help_panel=MODELS,
     ),
 ]

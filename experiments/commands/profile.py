@@ -64,7 +64,6 @@ def profile(
     ] = None,
     target: options.Target = "mini",
     drafter: options.Drafter = None,
-    drafter_kind: options.DrafterKind = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
@@ -79,7 +78,7 @@ def profile(
     from experiments.runs import profile as profiling
 
     settings = profiling.Settings(
-        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads),
         widths=widths,
         nodes=nodes,
         contexts=contexts,

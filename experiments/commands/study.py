@@ -48,7 +48,6 @@ def study(
     ] = None,
     target: options.Target = "mini",
     drafter: options.Drafter = None,
-    drafter_kind: options.DrafterKind = "auto",
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
@@ -64,7 +63,7 @@ def study(
 
     settings = planning.Settings(
         out=out,
-        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads),
         prompts=prompts,
         limit=limit,
         max_new_tokens=max_new_tokens,

@@ -207,7 +207,6 @@ def _models(manifest: Manifest, settings: Settings, threads: int | None) -> Mode
     return ModelOptions(
         target=manifest.target,
         drafter=manifest.drafter,
-        drafter_kind=manifest.drafter_kind,
         device=settings.device,
         dtype=manifest.dtype,
         threads=threads,

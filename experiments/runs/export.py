@@ -166,7 +166,7 @@ def _models(settings: Settings, found: dict[str, Any]) -> Models:
             raise InputError(f"{option} must name the model that {settings.to} is to load")
     kind = settings.drafter_kind
     if kind == "auto":
-        is_model = told.get("drafter_kind") == "model" and settings.drafter is None
+        is_model = told.get("drafter_kind") in ("model", "lm") and settings.drafter is None
         is_eagle3 = "eagle3" in drafter.lower().replace("-", "")
         kind = "model" if is_model else "eagle3" if is_eagle3 else "eagle"
     if kind not in VLLM_METHODS:

@@ -195,7 +195,6 @@ def model_loader(manifest: Manifest, device: str | None) -> Callable[[], Drafter
         options = ModelOptions(
             target=manifest.target,
             drafter=manifest.drafter,
-            drafter_kind=manifest.drafter_kind,
             device=device,
             dtype=manifest.dtype,
         )

@@ -149,7 +149,6 @@ def described(settings: Settings) -> dict[str, Any]:
     return {
         "target": models.target,
         "drafter": models.drafter,
-        "drafter_kind": models.drafter_kind,
         "device": models.device,
         "dtype": models.dtype,
         "prompts": settings.prompts,

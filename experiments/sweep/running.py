@@ -164,7 +164,6 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
     families = report.families(trials, list(prepared.templates), prepared.published)
     for text, family in families.items():
         family["published"] = family["published"] or _defaults(prepared, study, text)
-    models = {name: getattr(prepared.models, name) for name in ("target", "drafter")}
     found = {
         "out": str(prepared.folder.path),
         "study": settings.study,
@@ -177,7 +176,9 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
         "num_prompts": len(scorer.prompt_ids),
         "num_trials": num_trials,
         "families": families,
-        "models": {**models, "drafter_kind": prepared.models.drafter_kind},
+        "models": {
+            name: getattr(prepared.models, name) for name in ("target", "drafter", "drafter_kind")
+        },
         "identity": prepared.identity,
         "versions": provenance.versions(),
         "git": provenance.git(),
