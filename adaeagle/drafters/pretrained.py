@@ -1,4 +1,8 @@
-"""Drafters by name: what the specs `eagle(...)`, `lm(...)` and `pretrained(...)` build."""
+"""Drafters by name: what the specs `eagle(...)`, `lm(...)` and `pretrained(...)` build.
+
+Source: EAGLE, Li et al. 2024, https://arxiv.org/abs/2401.15077, and speculative decoding, Leviathan
+et al. 2022, https://arxiv.org/abs/2211.17192; see the modules of the two drafters.
+"""
 
 import json
 from pathlib import Path

@@ -8,8 +8,8 @@ from typing import Any
 
 from adaeagle.data.splits import Split
 from adaeagle.drafters.base import Drafter
-from adaeagle.drafters.identify import identify
 from adaeagle.identity import ModelIdentity
+from adaeagle.models.fingerprint import fingerprint
 from adaeagle.models.target import Target
 
 FORMAT = 1
@@ -126,14 +126,14 @@ def check_models(manifest: Manifest, *, target: Target, drafter: Drafter) -> Non
     Raises:
         ValueError: the message says which of them, by name and weights.
     """
-    given = identify(target, drafter)
-    _check("target", manifest.target, manifest.target_weights, given.target, given.target_weights)
+    recorded = manifest.target, manifest.target_weights
+    _check("target", *recorded, target.name, fingerprint(target.model))
     recorded = manifest.drafter, manifest.drafter_weights
-    _check("drafter", *recorded, given.drafter, given.drafter_weights)
-    if given.dtype != manifest.dtype:
-        raise ValueError(
-            f"dtype must be the one that was recorded, {manifest.dtype}, got {given.dtype}"
-        )
+    weights = "" if drafter.network is None else fingerprint(drafter.network)
+    _check("drafter", *recorded, drafter.name, weights)
+    dtype = str(target.dtype).removeprefix("torch.")
+    if dtype != manifest.dtype:
+        raise ValueError(f"dtype must be the one that was recorded, {manifest.dtype}, got {dtype}")
 
 
 def _check(part: str, name: str, weights: str, given: str, given_weights: str) -> None:

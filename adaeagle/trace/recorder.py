@@ -60,6 +60,10 @@ class Recorder:
     positions_at_once: int = 16
 
     def __post_init__(self) -> None:
+        if not self.drafter.is_replayable:
+            raise ValueError(
+                f"{self.drafter.name} cannot be recorded: its drafts depend on more than the text"
+            )
         if not self.policies:
             raise ValueError("policies must name at least one envelope, got none")
         for spec in self.policies:

@@ -31,6 +31,7 @@ def policies(
     as_json: options.Json = False,
 ) -> None:
     """List the registered policies and stop rules."""
+    from adaeagle.policy import StopRule
     from adaeagle.registry import lookup, names
 
     chosen = names() if name is None else [name]
@@ -38,25 +39,33 @@ def policies(
     for each in chosen:
         with argument("the registered policy", each):
             factory = lookup(each)
-            rows += search_space(each, factory) if space else [describe(each, factory)]
+            is_rule = isinstance(factory, type) and issubclass(factory, StopRule)
+            kind = "stop rule" if is_rule else "policy"
+            rows += search_space(each, factory) if space else [describe(each, factory, kind)]
     if as_json:
         print(json.dumps(rows))
     elif space:
         _print_space(rows)
     else:
-        _print_table(rows)
+        print_table(rows)
 
 
-def describe(name: str, factory: Callable[..., Any]) -> dict[str, str]:
-    """What a reader wants to know of one registered policy or stop rule."""
-    from adaeagle.policy import StopRule
+def describe(
+    name: str, factory: Callable[..., Any], kind: str, num_given: int = 0
+) -> dict[str, str]:
+    """What a reader wants to know of something registered.
 
-    is_rule = isinstance(factory, type) and issubclass(factory, StopRule)
-    parameters = inspect.signature(factory).parameters.values()
+    Args:
+        name: it is registered under.
+        factory: what builds it.
+        kind: what it is.
+        num_given: arguments that are no part of a spec, the first ones.
+    """
+    parameters = list(inspect.signature(factory).parameters.values())[num_given:]
     module = inspect.getdoc(sys.modules[factory.__module__]) or ""
     return {
         "name": name,
-        "kind": "stop rule" if is_rule else "policy",
+        "kind": kind,
         "arguments": ", ".join(
             str(parameter.replace(annotation=inspect.Parameter.empty)) for parameter in parameters
         ),
@@ -86,7 +95,8 @@ def _source(module_doc: str) -> str:
     return " ".join(found[1].split()) if found else ""
 
 
-def _print_table(rows: list[dict[str, str]]) -> None:
+def print_table(rows: list[dict[str, str]]) -> None:
+    """What `describe` gives, a row each."""
     from rich import box
     from rich.console import Console
     from rich.markup import escape

@@ -264,6 +264,23 @@ def test_policies(run: Any) -> None:
         assert name in found.stdout
 
 
+def test_drafters(run: Any) -> None:
+    assert run("drafters").code == 0
+    rows = {row["name"]: row for row in json.loads(run("drafters", "--json").stdout)}
+    assert {"eagle", "lm", "medusa", "ngram", "suffix", "recycling"} <= rows.keys()
+    assert rows["eagle"]["arguments"] == "head='mini', revision=None"
+    assert all(row["does"] and row["source"] and row["kind"] == "drafter" for row in rows.values())
+    refused = run("drafters", "ngrams")
+    assert refused.code == 2
+    assert "did you mean 'ngram'?" in refused.stderr
+
+
+@pytest.mark.parametrize("spec", ["ngram(n_max=3)", "suffix", "recycling(num_kept=2)"])
+def test_drafters_without_weights(compare: Any, tmp_path: Path, spec: str) -> None:
+    found = compare("--drafter", spec, "--policies", "vanilla", "chain(length=4)", "--json")
+    assert found.code == 0, found.stderr
+
+
 @pytest.mark.parametrize("command", ["demo", "compare", "generate", "audit", "policies"])
 def test_help_shows_an_example(run: Any, command: str) -> None:
     found = run(command, "--help")

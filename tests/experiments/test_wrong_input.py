@@ -100,7 +100,8 @@ def test_turns_without_a_tokenizer(compare: Any, folders: Any, tmp_path: Path) -
     [
         (("--target", "/no/such/folder"), "--target", "a folder", "'/no/such/folder'"),
         (("--drafter", "./no_such_head"), "--drafter", "no such folder", "'./no_such_head'"),
-        (("--drafter-kind", "medusa"), "--drafter-kind", "eagle, model", "'medusa'"),
+        (("--drafter", "ngrams()"), "--drafter", "did you mean 'ngram'?", "'ngrams()'"),
+        (("--drafter", "ngram(n=2)"), "--drafter", "unknown argument 'n'", "'ngram(n=2)'"),
         (("--dtype", "int8"), "--dtype", "bfloat16", "'int8'"),
         (("--device", "gpu"), "--device", "cpu, cuda", "'gpu'"),
     ],
@@ -125,8 +126,8 @@ def test_mismatched_head(compare: Any, folders: Any) -> None:
 
 
 def test_head_as_language_model(compare: Any, folders: Any) -> None:
-    found = compare("--drafter", folders.head, "--drafter-kind", "model")
-    assert_refused(found, "--drafter", "causal language model", str(folders.head))
+    found = compare("--drafter", f"lm(model={str(folders.head)!r})")
+    assert_refused(found, "--drafter", "a drafter made for", str(folders.head))
 
 
 @pytest.mark.parametrize("part", ["target", "head"])

@@ -10,7 +10,7 @@ import torch
 from adaeagle import EagleDrafter, ModelDrafter, Target
 from adaeagle.data.splits import TEST, TUNE, Split
 from adaeagle.models.fingerprint import fingerprint
-from adaeagle.trace.manifest import Manifest, check_models, drafter_weights, plan_shards
+from adaeagle.trace.manifest import Manifest, check_models, plan_shards
 
 Pair = tuple[Target, EagleDrafter | ModelDrafter]
 
@@ -28,7 +28,7 @@ def recorded(manifest: Manifest, pair: Pair) -> Manifest:
     return replace(
         manifest,
         target_weights=fingerprint(target.model),
-        drafter_weights=drafter_weights(drafter),
+        drafter_weights=fingerprint(drafter.network),
     )
 
 
