@@ -8,7 +8,7 @@ from adaeagle.drafters.eagle import EagleDrafter
 from adaeagle.models.target import Target
 from adaeagle.policy import Budget, Context, Outcome, Policy, StopRule
 from adaeagle.records import Generation, Piece, Round
-from adaeagle.registry import get_policy
+from adaeagle.registry import get_drafter, get_policy
 from adaeagle.tree import DraftTree
 
 __version__ = version("adaeagle")
@@ -28,6 +28,7 @@ __all__ = [
     "Target",
     "generate",
     "generate_batch",
+    "get_drafter",
     "get_policy",
     "stream",
     "stream_batch",

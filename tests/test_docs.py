@@ -91,7 +91,8 @@ def install(page: str, tmp_path: Path) -> Path:
     files, _ = blocks(page)
     write(files, tmp_path)
     project = tomllib.loads(files["pyproject.toml"])["project"]
-    about = tmp_path / f"drafting_ideas-{project['version']}.dist-info"
+    name = project["name"].replace("-", "_")
+    about = tmp_path / f"{name}-{project['version']}.dist-info"
     entries = [
         f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in names.items())
         for group, names in project["entry-points"].items()
@@ -135,6 +136,22 @@ def test_its_own_tests_pass(example: Path) -> None:
     said = run(example, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert re.search(r"\d\d passed", said)
     assert "failed" not in said
+
+
+def test_a_drafter_of_another_package(tmp_path: Path) -> None:
+    """It is found by name, held to the contract and compared."""
+    folder = install("write-a-drafter.md", tmp_path)
+    found = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    assert re.search(r"\d\d passed", found)
+    assert "failed" not in found
+    listed = json.loads(run(folder, "-m", "experiments.cli", "drafters", "--json"))
+    assert {"bigrams", "parrot", "ngram"} <= {row["name"] for row in listed}
+    if bundled_folder("mini", "target") is None:
+        pytest.skip("the bundled model is not in this checkout")
+    compare = ("compare", "--limit", "1", "--max-new-tokens", "12", "--json")
+    drafted = ("--drafter", "bigrams", "--policies", "vanilla", "chain(length=3)")
+    result = json.loads(run(folder, "-m", "experiments.cli", *compare, *drafted))
+    assert result["config"]["drafter_kind"] == "bigrams"
 
 
 def test_a_predictor_of_another_package_is_trained_by_name(tmp_path: Path) -> None:

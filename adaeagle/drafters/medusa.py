@@ -74,12 +74,10 @@ class MedusaDrafter(Drafter):
 
     def logits(self, features: Tensor) -> Tensor:
         """What each head says: [..., H] → [M, ..., V]."""
-        states = torch.stack(self.heads.states(features))
+        states = self.heads.states(features)
         if self.heads.vocab_size is None:
-            return self.target.logits(states)
-        return torch.stack(
-            [head[-1](state) for head, state in zip(self.heads, states, strict=True)]
-        )
+            return self.target.logits(torch.stack(states))
+        return torch.stack(self.heads.outputs(states))
 
     def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> "MedusaSession":
         return MedusaSession(self)

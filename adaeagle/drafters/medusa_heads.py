@@ -8,7 +8,7 @@ first trainer's do; the blocks of one head may differ.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -79,12 +79,21 @@ class MedusaHeads(nn.ModuleList):
     def states(self, features: Tensor) -> list[Tensor]:
         """What each head's output layer reads: [..., H], a head each."""
         found = []
-        for head in self:
+        for head in self.heads:
             state = features
-            for block in list(head)[: self.num_blocks]:
+            for block in head[: self.num_blocks]:
                 state = block(state)
             found.append(state)
         return found
+
+    def outputs(self, states: Sequence[Tensor]) -> list[Tensor]:
+        """Each head's own output layer on its state: [..., V], a head each."""
+        return [head[-1](state) for head, state in zip(self.heads, states, strict=True)]
+
+    @property
+    def heads(self) -> list[nn.ModuleList]:
+        """The layers of each head."""
+        return [head for head in self if isinstance(head, nn.ModuleList)]
 
     def to_json(self) -> dict[str, Any]:
         """The config of the official layout."""

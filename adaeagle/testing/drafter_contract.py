@@ -20,7 +20,7 @@ from adaeagle.tree import ExtraRows
 PROMPT = [1, 5, 9, 2, 5, 9]
 OTHER = [7, 3, 3]
 LENGTH = 24
-CLOSE = {"atol": 1e-4, "rtol": 1e-4}
+CLOSE = 1e-4
 
 
 class Beam(Policy):
@@ -355,7 +355,7 @@ def assert_equal(found: Proposal, expected: Proposal) -> None:
     """Of one text: logits up to rounding, candidates exactly and without what only fills up."""
     if expected.logits is not None:
         assert found.logits is not None
-        torch.testing.assert_close(found.logits, expected.logits, **CLOSE)
+        torch.testing.assert_close(found.logits, expected.logits, atol=CLOSE, rtol=CLOSE)
         return
     assert listed(found) == listed(expected)
 

@@ -46,8 +46,8 @@ Target = Annotated[
 Drafter = Annotated[
     str | None,
     typer.Option(
-        help="A drafter such as ngram(n_max=3), see adaeagle drafters; or the name of a draft model: "
-        "mini (bundled EAGLE head), mini-lm (bundled small model), a folder or a Hugging Face id. "
+        help="A drafter such as ngram(n_max=3), see adaeagle drafters; or the name of a draft "
+        "model: mini (bundled EAGLE head), mini-lm (bundled LM), a folder or a Hugging Face id. "
         "Default: mini where the target is mini.",
         metavar="SPEC",
         rich_help_panel=MODELS,

@@ -27,7 +27,8 @@ def random_weights(
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=draw) / H**0.5
+        noise: Tensor = torch.randn(*shape, generator=draw) / H**0.5
+        return noise
 
     weights = {}
     for head in range(num_heads):

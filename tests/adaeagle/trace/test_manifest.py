@@ -25,6 +25,7 @@ def pair(request: pytest.FixtureRequest, make_pair: Callable[..., Any]) -> Pair:
 def recorded(manifest: Manifest, pair: Pair) -> Manifest:
     """The manifest of a trace of `pair`."""
     target, drafter = pair
+    assert drafter.network is not None
     return replace(
         manifest,
         target_weights=fingerprint(target.model),
