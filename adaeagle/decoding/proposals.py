@@ -5,6 +5,7 @@ Shapes: P texts side by side, W nodes, C children of each, V vocabulary of the d
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 
 from adaeagle.decoding.sampling import Sampling
 from adaeagle.drafters.base import Candidates, DraftSession, Proposal
-from adaeagle.policy import Policy
+from adaeagle.policy import Needs, ProposalMode
 from adaeagle.tree import DraftTree, Level
 
 Pending = tuple[Tensor, Tensor | None, Sequence[int]]
@@ -20,6 +21,16 @@ Pending = tuple[Tensor, Tensor | None, Sequence[int]]
 
 Noise = Callable[[int], Tensor]
 """Of a level, counted from 0: [P, V of the target] Gumbel noise that picks the target's tokens."""
+
+
+class DraftReader(Protocol):
+    """What of a policy a proposer has to know."""
+
+    @property
+    def proposal(self) -> ProposalMode: ...
+
+    @property
+    def needs(self) -> Needs: ...
 
 
 class LiveProposer:
@@ -41,7 +52,7 @@ class LiveProposer:
         self,
         session: DraftSession | None,
         pending: Callable[[], Pending],
-        policy: Policy,
+        policy: DraftReader,
         sampling: Sampling,
         generators: Sequence[torch.Generator],
         vocab_map: Tensor | None = None,

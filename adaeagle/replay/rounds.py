@@ -86,7 +86,7 @@ def play(
     tree = drafted.tree
     path, widths = torch.zeros(2, len(rows), 0, dtype=torch.int64)
     if len(tree) > 0:
-        path = torch.from_numpy(trace.paths.through(rows, proposer.runs, tree.levels))
+        path = trace.path(rows, proposer, tree)
         if not tree.is_dense:
             path = path.masked_fill(~tree.valid.gather(1, path.clamp(min=0)), ROOT)
         widths = _widths(tree)

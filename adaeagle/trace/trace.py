@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from adaeagle.drafters.base import Drafter
@@ -12,6 +13,7 @@ from adaeagle.trace.positions import Positions
 from adaeagle.trace.proposer import RecordedProposer
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.text_paths import TextPaths
+from adaeagle.tree import DraftTree
 
 
 class Trace:
@@ -44,6 +46,16 @@ class Trace:
         """What stands in for the draft model at positions `rows` [P], each once."""
         expander = None if self._load is None else self._expand
         return RecordedProposer(self.envelope, rows, expander, self.vocab_size, needs)
+
+    def path(self, rows: Tensor, proposer: RecordedProposer, tree: DraftTree) -> Tensor:
+        """The drafted nodes that the texts go through, one a level: [P, L], -1 where none.
+
+        Args:
+            rows: [P] int64 positions.
+            proposer: of these positions.
+            tree: what it drafted, at least one level.
+        """
+        return torch.from_numpy(self.paths.through(rows, proposer.runs, tree.levels))
 
     def _expand(self) -> Expander:
         if self._expander is None:
