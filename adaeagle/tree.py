@@ -61,6 +61,13 @@ class DraftTree:
         return self.token_ids.shape[0]
 
     @property
+    def row_depths(self) -> Tensor:
+        """[P] int64, on the CPU: the levels in which each round drafted anything."""
+        if self.is_dense:
+            return torch.full((self.num_rounds,), self.num_levels)
+        return (self.depths * self.valid).amax(1).cpu()
+
+    @property
     def last_level(self) -> slice:
         """The rows of the latest level, of a tree that was grown."""
         num_parents, num_children = self.levels[-1] if self.levels else (0, 0)

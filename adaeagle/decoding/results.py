@@ -46,7 +46,7 @@ def outcome_of(
         tree,
         accepted,
         torch.where(has_ended, counts, left),
-        depth=torch.full_like(left, drafted.tree.num_levels),
+        depth=drafted.tree.row_depths,
         draft_seconds=ones * seconds["draft"],
         verify_seconds=ones * seconds["verify"],
         tested=None if verdicts[0].tested is None else tested,
@@ -76,11 +76,12 @@ def pieces_of(
         [len(each)] * num_texts if each.is_dense else each.valid.sum(1).tolist()
         for each in (whole, tree)
     )
+    depths: list[int] = whole.row_depths.tolist()
     seconds, pieces = clock.peek(), []
     forwards = tuple(spent for part, spent in clock.spans() if part == "draft")
     for row, (verdict, tokens) in enumerate(zip(verdicts, emitted, strict=True)):
         record = Round(
-            depth=whole.num_levels,
+            depth=depths[row],
             draft_forwards=num_forwards,
             num_drafted=num_drafted[row],
             num_verified=num_verified[row],
