@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from adaeagle.data.bundled import bundled_folder
+from adaeagle.data.bundled import BUNDLED, bundled_folder
 from adaeagle.testing.toy_trace import toy_folder, toy_trace
 from experiments.cli import main
 
@@ -139,7 +139,7 @@ def test_its_own_tests_pass(example: Path) -> None:
 
 
 def test_a_drafter_of_another_package(tmp_path: Path) -> None:
-    """It is found by name, held to the contract and compared."""
+    """It is found by name, held to the contract, compared and replayed."""
     folder = install("write-a-drafter.md", tmp_path)
     found = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
     assert re.search(r"\d\d passed", found)
@@ -148,10 +148,20 @@ def test_a_drafter_of_another_package(tmp_path: Path) -> None:
     assert {"bigrams", "parrot", "ngram"} <= {row["name"] for row in listed}
     if bundled_folder("mini", "target") is None:
         pytest.skip("the bundled model is not in this checkout")
-    compare = ("compare", "--limit", "1", "--max-new-tokens", "12", "--json")
+    cli = ("-m", "experiments.cli")
     drafted = ("--drafter", "bigrams", "--policies", "vanilla", "chain(length=3)")
-    result = json.loads(run(folder, "-m", "experiments.cli", *compare, *drafted))
-    assert result["config"]["drafter_kind"] == "bigrams"
+    run(folder, *cli, "compare", *RECORD[1:5], "--out", "live", *drafted, "--json")
+    assert '"drafter_kind": "bigrams"' in (folder / "live/results.json").read_text()
+    run(folder, *cli, *RECORD)
+    cost = str(BUNDLED / "mini/cost.json")
+    run(folder, *cli, "replay", RECORD[-1], "--cost", cost, "--out", "played", *drafted, "--json")
+    live, played = (
+        json.loads((folder / out / "results.json").read_text())["arms"]
+        for out in ("live", "played")
+    )
+    for one, other in zip(live, played, strict=True):
+        for key in ("policy", "num_tokens", "tokens_per_round", "verified_nodes"):
+            assert one[key] == other[key]
 
 
 def test_a_predictor_of_another_package_is_trained_by_name(tmp_path: Path) -> None:

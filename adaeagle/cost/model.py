@@ -5,7 +5,7 @@ Shapes: R rounds, L draft forwards at most, T texts.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from adaeagle.data.bundled import bundled_cost
 from adaeagle.data.files import write_whole
 
 FORMAT, VERSION = "adaeagle cost table", 1
+LOOKUP_SECONDS = 1.5e-4
+"""What a level of children that are looked up takes, on a server's core of 2026."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,19 @@ class CostModel:
         by_token = Table.stated([0, 1], [0.0, prefill])
         about = {"made_up": True}
         return cls(parts, parts, _turned(by_token), Table.stated([0], [draft]), about)
+
+    def with_lookups(self, seconds: float = LOOKUP_SECONDS) -> "CostModel":
+        """The same machine with a drafter that looks tokens up in place of a draft network.
+
+        Args:
+            seconds: of each level.
+        """
+        level = Table.stated([1], [seconds])
+        chain, tree = (
+            replace(parts, first=level, second=level, next=level)
+            for parts in (self.chain, self.tree)
+        )
+        return replace(self, chain=chain, tree=tree, draft_prefill=Table.stated([0], [seconds]))
 
     def draft_seconds(self, shapes: RoundShapes) -> Tensor:
         """All draft forwards of each round, [R]."""

@@ -26,6 +26,14 @@ def replay(
             metavar="SPEC SPEC ...",
         ),
     ] = None,
+    drafter: Annotated[
+        str | None,
+        typer.Option(
+            help="Drafts in place of the recorded drafter, one that looks tokens up such as "
+            "ngram(n_max=3). Default: what was recorded.",
+            metavar="SPEC",
+        ),
+    ] = None,
     cost: Annotated[
         Path | None,
         typer.Option(
@@ -61,6 +69,7 @@ def replay(
     settings = replaying.Settings(
         trace=trace,
         policies=policies or comparison.POLICIES,
+        drafter=drafter,
         cost=cost,
         split=split,
         strict=strict,

@@ -6,7 +6,7 @@ share of what perfect foresight would win is that?
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from adaeagle.replay.replay import Replayed, replay
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest, check_models
 from adaeagle.trace.proposer import NotRecordedError
+from adaeagle.trace.redrafted import RedraftedTrace
+from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 from experiments.commands.models import ModelOptions, load_models
 from experiments.errors import InputError, argument
@@ -53,6 +55,7 @@ class Settings:
 
     trace: Path
     policies: Sequence[str] = POLICIES
+    drafter: str | None = None
     cost: Path | None = None
     split: str = "all"
     strict: bool = False
@@ -101,11 +104,17 @@ def _run(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any], RunFol
     arms = make_policies(settings.policies)
     folder = open_trace(settings.trace)
     cost, cost_path = load_cost(settings.cost, settings.trace)
-    trace = load_trace(folder, settings.split, None if settings.strict else settings.device or "")
+    if settings.drafter is None:
+        device = None if settings.strict else settings.device or ""
+        trace = load_trace(folder, settings.split, device)
+    else:
+        trace = redrafted_trace(folder, settings.split, settings.drafter, settings.device)
+        cost = cost.with_lookups()
+        settings = replace(settings, oracle=False)  # oracles are solved on recorded drafts
     check_policies(arms, partial(folder.manifest.models, trace.texts[0].features.shape[1]))
     config = {
         "target": folder.manifest.target,
-        "drafter": folder.manifest.drafter,
+        "drafter": settings.drafter or folder.manifest.drafter,
         "trace": str(settings.trace),
         "trace_sha256": folder.manifest.digest,
         "cost": str(cost_path),
@@ -179,13 +188,40 @@ def load_trace(folder: TraceFolder, split: str, device: str | None) -> Trace:
         split: all, tune or test.
         device: of the models, "" for the default; None: no model is ever loaded.
     """
+    texts = _texts(folder, split)
+    drafter = None if device is None else model_loader(folder.manifest, device or None)
+    with argument("TRACE", str(folder.path), errors=ValueError):
+        return Trace(texts, folder.manifest.vocab_size, drafter)
+
+
+def redrafted_trace(
+    folder: TraceFolder, split: str, spec: str, device: str | None
+) -> RedraftedTrace:
+    """The texts of a split, with a drafter in place of the recorded one that looks tokens up.
+
+    Args:
+        folder: of the trace.
+        split: all, tune or test.
+        spec: of the drafter.
+        device: of the target, which drafters are made for; None: the default.
+    """
+    manifest = folder.manifest
+    options = ModelOptions(manifest.target, spec, device, manifest.dtype)
+    drafter = load_models(options, needs_drafter=True, is_greedy=True).drafter
+    assert drafter is not None
+    texts = _texts(folder, split)
+    with argument("--drafter", spec, errors=ValueError):
+        if drafter.network is not None:
+            raise ValueError("it has a network: record a trace and a cost table with it")
+        return RedraftedTrace(texts, manifest.vocab_size, drafter)
+
+
+def _texts(folder: TraceFolder, split: str) -> list[RecordedText]:
     if split not in SPLITS:
         raise InputError(f"--split must be one of {', '.join(SPLITS)}, got {split!r}")
     chosen: Split | None = None if split == "all" else "tune" if split == "tune" else "test"
     with argument("TRACE", str(folder.path), errors=(OSError, ValueError)):
-        texts = folder.texts(split=chosen)
-        drafter = None if device is None else model_loader(folder.manifest, device or None)
-        return Trace(texts, folder.manifest.vocab_size, drafter)
+        return folder.texts(split=chosen)
 
 
 def model_loader(manifest: Manifest, device: str | None) -> Callable[[], Drafter]:
