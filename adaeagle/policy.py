@@ -56,14 +56,24 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What is read of draft distributions beside the drafted tokens; `|` joins two of them."""
+    """What is read of drafts beside the drafted tokens; `|` joins two of them."""
 
     entropy: bool = False  # `tree.entropies`
     num_confidences: int = 0  # `tree.confidences`: so many of each distribution's best tokens
+    log_probs: bool = False  # `tree.log_probs` as such, not only their order
+    scores: bool = False  # `tree.scores`, which drafters of ready-made candidates have
+
+    @property
+    def distribution(self) -> bool:
+        """Something is read that only a draft distribution has."""
+        return self.log_probs or self.entropy or self.num_confidences > 0
 
     def __or__(self, other: "Needs") -> "Needs":
         return Needs(
-            self.entropy or other.entropy, max(self.num_confidences, other.num_confidences)
+            self.entropy or other.entropy,
+            max(self.num_confidences, other.num_confidences),
+            self.log_probs or other.log_probs,
+            self.scores or other.scores,
         )
 
 
@@ -149,7 +159,10 @@ class Component(ABC):  # noqa: B024 - policies and stop rules have the abstract 
     """`observe` changes later decisions, so rounds must be replayed in step."""
 
     needs: Needs = NOTHING
-    """What of the draft distributions is to be computed."""
+    """What of the drafts is read."""
+
+    parts: "tuple[Component, ...]" = ()
+    """The policies and stop rules that it is made of."""
 
     search_space: ClassVar[SearchSpace] = {}
     """Which arguments a sweep may set, and within which bounds."""
@@ -194,7 +207,7 @@ class Composite(Component):
     def __init__(self, *parts: Component) -> None:
         self.parts = parts
         self.learns = any(part.learns for part in parts)
-        self.needs = reduce(or_, (part.needs for part in parts), NOTHING)
+        self.needs = reduce(or_, (part.needs for part in parts), self.needs)
 
     def check(self, identify: Identify) -> None:
         for part in self.parts:

@@ -12,6 +12,7 @@ from policies.entropy import Entropy
 from policies.hf_dynamic import HFDynamic
 from policies.hf_heuristic import HFHeuristic
 from policies.opt_tree import OptTree
+from policies.score import Score
 from policies.static_tree import StaticTree
 from policies.talon import Talon
 from policies.vanilla import Vanilla
@@ -30,6 +31,7 @@ __all__ = [
     "HFDynamic",
     "HFHeuristic",
     "OptTree",
+    "Score",
     "StaticTree",
     "Talon",
     "Thompson",

@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from adaeagle.policy import StopRule
+from adaeagle.policy import Needs, StopRule
 from adaeagle.search_space import Categorical, Float, SearchSpace
 from adaeagle.tree import DraftTree
 
@@ -31,6 +31,7 @@ class BeamTotal(StopRule):
         width: nodes of the beam, as many as the shape expands.
     """
 
+    needs = Needs(log_probs=True)
     search_space: ClassVar[SearchSpace] = {
         "log_threshold": Float(-3.0, -0.01),
         "depths": Categorical((None, (2, 4, 6, 8), (3, 6, 9), (5, 7, 9))),

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from adaeagle.policy import StopRule
+from adaeagle.policy import Needs, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 
@@ -25,6 +25,7 @@ class Confidence(StopRule):
         threshold: a probability in [0, 1]; the node that falls below it is kept.
     """
 
+    needs = Needs(log_probs=True)
     search_space: ClassVar[SearchSpace] = {"threshold": Float(0.01, 0.99)}
 
     def __init__(self, threshold: float = 0.4) -> None:

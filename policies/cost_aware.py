@@ -36,7 +36,7 @@ from torch import Tensor
 
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import Identify
-from adaeagle.policy import Context, StopRule
+from adaeagle.policy import Context, Needs, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.round_costs import BUCKET, PathCosts, RoundCosts
@@ -72,6 +72,7 @@ class CostAware(StopRule):
         patience: a factor on the worth of time: below 1 it drafts longer than it pays by `rate`.
     """
 
+    needs = Needs(log_probs=True)
     search_space: ClassVar[SearchSpace] = {"patience": Float(0.5, 1.5)}
 
     def __init__(

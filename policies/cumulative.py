@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from adaeagle.policy import StopRule
+from adaeagle.policy import Needs, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 
@@ -26,6 +26,7 @@ class Cumulative(StopRule):
             from; at minus infinity every one is.
     """
 
+    needs = Needs(log_probs=True)
     search_space: ClassVar[SearchSpace] = {"log_threshold": Float(-6.0, -0.05)}
 
     def __init__(self, log_threshold: float = -0.6) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adaeagle.policy import Outcome, StopRule
+from adaeagle.policy import Needs, Outcome, StopRule
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
@@ -40,6 +40,7 @@ class HFDynamic(StopRule):
 
     learns = True
 
+    needs = Needs(log_probs=True)
     search_space: ClassVar[SearchSpace] = {"threshold": Float(0.05, 0.95)}  # where it begins
 
     def __init__(self, threshold: float = 0.4, across_texts: bool = False) -> None:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from adaeagle.policy import Budget, Context, StopRule
+from adaeagle.policy import Budget, Context, Needs, StopRule
 from adaeagle.search_space import Float, Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.shape import Shape
@@ -33,6 +33,7 @@ class OptTree(Shape):
         stop: closes nodes early.
     """
 
+    needs = Needs(log_probs=True)
     search_space: ClassVar[SearchSpace] = {
         "nodes": Int(1, 64, log=True),
         "threshold": Float(0.01, 1.0, log=True),

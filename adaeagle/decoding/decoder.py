@@ -12,7 +12,7 @@ import torch
 
 from adaeagle.decoding.acceptance import Acceptance
 from adaeagle.decoding.clock import RoundClock
-from adaeagle.decoding.proposals import LiveProposer
+from adaeagle.decoding.proposals import LiveProposer, check_drafter
 from adaeagle.decoding.results import outcome_of, pieces_of
 from adaeagle.decoding.round import Drafted, draft_round
 from adaeagle.decoding.row import Row, pending
@@ -48,6 +48,8 @@ class Decoder:
     ) -> None:
         if policy.drafts and drafter is None:
             raise ValueError(f"{type(policy).__name__} drafts: it needs a drafter, got None")
+        if policy.drafts and drafter is not None:
+            check_drafter(policy, drafter)
         # A policy that never drafts pays for no drafter: neither for a session nor for features.
         self._drafter = drafter if policy.drafts else None
         self._target, self._policy, self._sampling = target, policy, sampling

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.decoding.sampling import Sampling
-from adaeagle.drafters.base import Candidates, DraftSession, Proposal
-from adaeagle.policy import Needs, ProposalMode
+from adaeagle.drafters.base import Candidates, Drafter, DraftSession, Proposal
+from adaeagle.policy import Component, Needs, ProposalMode
 from adaeagle.tree import DraftTree, Level
 
 Pending = tuple[Tensor, Tensor | None, Sequence[int]]
@@ -172,6 +172,27 @@ class LiveProposer:
 
     def _mapped(self, ids: Tensor) -> Tensor:
         return ids if self._vocab_map is None else self._vocab_map[ids]
+
+
+def check_drafter(policy: Component, drafter: Drafter) -> None:
+    """Refuses a policy that reads of drafts what the drafter does not give.
+
+    Raises:
+        ValueError: the message names the rule, what it reads and the drafter.
+    """
+    for part in policy.parts:
+        check_drafter(part, drafter)
+    name, needs = type(policy).__name__, policy.needs
+    if needs.distribution and drafter.score is not None:
+        raise ValueError(
+            f"{name} reads probabilities of the draft, which {drafter.name} does not have: its "
+            f"scores are of another kind ({drafter.score})"
+        )
+    if needs.scores and drafter.score is None:
+        raise ValueError(
+            f"{name} reads the scores of drafters that look tokens up, {drafter.name} has "
+            "probabilities in their place"
+        )
 
 
 def level_of(

@@ -153,6 +153,9 @@ class Drafter(ABC):
     is_replayable: bool = True
     """A draft depends on the text alone, not on earlier rounds, so that it can be recorded."""
 
+    score: str | None = None
+    """What the scores of its ready-made candidates are; None: it proposes distributions."""
+
     network: nn.Module | None = None
     """Whose weights tell it from others of its name; None where there are none."""
 

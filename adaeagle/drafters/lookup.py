@@ -153,11 +153,12 @@ class LookupDrafter(Drafter):
 
     Args:
         name: what results call it.
+        score: what its scores are.
         make_index: an empty index.
     """
 
-    def __init__(self, name: str, make_index: MakeIndex) -> None:
-        self.name = name
+    def __init__(self, name: str, score: str, make_index: MakeIndex) -> None:
+        self.name, self.score = name, score
         self._make_index = make_index
 
     def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> LookupSession:

@@ -89,4 +89,4 @@ class NgramDrafter(LookupDrafter):
         if not 1 <= n_min <= n_max:
             raise ValueError(f"n_min must be from 1 to n_max = {n_max}, got {n_min}")
         check_choice("occurrence", occurrence, get_args(Occurrence))
-        super().__init__("ngram", lambda: NgramIndex(n_min, n_max, occurrence))
+        super().__init__("ngram", "match length", lambda: NgramIndex(n_min, n_max, occurrence))

@@ -87,6 +87,7 @@ class RecyclingDrafter(Drafter):
     """
 
     kind = "recycling"
+    score = "rank"
     is_replayable = False
 
     def __init__(

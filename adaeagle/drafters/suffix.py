@@ -92,4 +92,5 @@ class SuffixDrafter(LookupDrafter):
             raise ValueError(f"min_match must be >= 1, got {min_match}")
         check_choice("order", order, get_args(Order))
         check_choice("score", score, get_args(Score))
-        super().__init__("suffix", lambda: SuffixIndex(min_match, order, score))
+        named = "match length" if score == "length" else "share of occurrences"
+        super().__init__("suffix", named, lambda: SuffixIndex(min_match, order, score))

@@ -41,6 +41,11 @@ class RedraftedTrace(Trace):
         self._opened: dict[int, PrefixSession] = {}  # by text
 
     def proposer(self, rows: Tensor, needs: Needs = NOTHING) -> "Redrafting":  # type: ignore[override]
+        if needs.distribution and self._redrafter.score is not None:
+            raise ValueError(
+                f"{self._redrafter.name} has no probabilities that a policy could read: its scores "
+                f"are of another kind ({self._redrafter.score})"
+            )
         return Redrafting(self._session(rows), needs, self._redrafter)
 
     def path(self, rows: Tensor, proposer: object, tree: DraftTree) -> Tensor:

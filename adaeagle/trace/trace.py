@@ -44,6 +44,10 @@ class Trace:
 
     def proposer(self, rows: Tensor, needs: Needs = NOTHING) -> RecordedProposer:
         """What stands in for the draft model at positions `rows` [P], each once."""
+        if needs.scores:
+            raise ValueError(
+                "scores were not recorded: of drafters that look tokens up, replay one"
+            )
         expander = None if self._load is None else self._expand
         return RecordedProposer(self.envelope, rows, expander, self.vocab_size, needs)
 

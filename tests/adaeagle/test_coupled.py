@@ -93,6 +93,7 @@ def test_every_policy_is_among_them() -> None:
         name
         for name in registry.names()
         if "predictor" not in signature(registry.lookup(name)).parameters
+        and name != "score"  # of look-ups alone: `tests/policies/test_score.py`
     ]
     assert [name for name in ours if name not in f"vanilla {text}"] == []
 

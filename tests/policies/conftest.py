@@ -115,6 +115,7 @@ class Script:
     """
 
     is_drawn = False
+    max_depth = None
 
     def __init__(self, probs: Sequence[float], entropies: Sequence[float]) -> None:
         self._probs = torch.tensor(probs).log()

@@ -19,6 +19,7 @@ class Tables:
     """Proposes for rounds side by side, each from a table of its own, of the last token."""
 
     is_drawn = False
+    max_depth = None
 
     def __init__(self, tables: Tensor) -> None:
         self.tables = tables.log_softmax(-1)  # [P, V, V]

@@ -33,7 +33,7 @@ def prompts(make_prompt: Callable[[int, int], list[int]]) -> list[list[int]]:
 def texts(pair: tuple[Target, Drafter], prompts: Sequence[list[int]]) -> list[RecordedText]:
     recorder = Recorder(*pair, ("chain(length=2)",), LENGTH)
     return [
-        recorder.record(Prompt(id=str(number), token_ids=ids))[0]
+        recorder.record(Prompt(id=str(number), token_ids=tuple(ids)))[0]
         for number, ids in enumerate(prompts)
     ]
 
