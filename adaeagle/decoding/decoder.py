@@ -18,6 +18,7 @@ from adaeagle.decoding.round import Drafted, draft_round
 from adaeagle.decoding.row import Row, pending
 from adaeagle.decoding.sampling import Sampling
 from adaeagle.decoding.sequence import Sequence
+from adaeagle.drafters.acceptance_watch import watch_acceptance
 from adaeagle.drafters.base import Drafter, DraftSession, Verified
 from adaeagle.models.target import Target
 from adaeagle.policy import Context, Policy
@@ -127,6 +128,9 @@ class Decoder:
         if self._drafting is not None:
             accepted = [found.rows for found in verdicts]
             self._drafting.verified(Verified(tree, accepted, logits, extra_logits))
+        if self._drafter is not None and len(tree) > 0:
+            for found in verdicts:
+                watch_acceptance(self._drafter, len(found.rows))
         clock.ends("other")
         if self._policy.learns:
             self._policy.observe(

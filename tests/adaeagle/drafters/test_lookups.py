@@ -2,11 +2,15 @@
 
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.generation import candidate_generator
 
+from adaeagle import Target, generate
 from adaeagle.drafters.base import Candidates, Drafter, DraftSession, Proposal
 from adaeagle.drafters.ngram import NgramDrafter, Occurrence
 from adaeagle.drafters.suffix import Order, SuffixDrafter
@@ -154,6 +158,44 @@ def test_padding_and_texts_that_wait() -> None:
 def test_what_is_refused(make: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()  # type: ignore[operator]
+
+
+def test_prompt_lookup_of_transformers(
+    make_model: Callable[..., PreTrainedModel],
+    make_prompt: Callable[[int, int], list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The same drafts are accepted, round for round, of 20 texts."""
+    target = Target(make_model("llama"))
+    drafter = NgramDrafter(target, n_min=1, n_max=2, occurrence="first")
+    theirs: list[int] = []
+
+    def record(self: object, input_ids: Tensor, scores: Tensor, num_matches: int) -> None:
+        theirs.append(int(num_matches))
+
+    monkeypatch.setattr(
+        candidate_generator.PromptLookupCandidateGenerator, "update_candidate_strategy", record
+    )
+    total = 0
+    for seed in range(20):
+        prompt_ids = make_prompt(12, seed)
+        out = generate(target, drafter, "chain(length=10)", prompt_ids, max_new_tokens=50)
+        theirs.clear()
+        # They look up before the first token, we after it.
+        begun = torch.tensor([[*prompt_ids, out.token_ids[0]]])
+        found = target.model.generate(  # type: ignore[operator]
+            begun,
+            attention_mask=torch.ones_like(begun),
+            do_sample=False,
+            max_new_tokens=49,
+            prompt_lookup_num_tokens=10,
+            pad_token_id=0,
+        )
+        assert found[0, len(prompt_ids) :].tolist() == out.token_ids
+        ours = [r.num_accepted for r in out.rounds]
+        assert ours[:-1] == theirs[: len(ours) - 1]
+        total += sum(ours)
+    assert total > 30
 
 
 class TestNgram(DrafterContract):
