@@ -208,6 +208,7 @@ def test_every_registered_policy_is_replayed() -> None:
         for entry in entry_points(group=POLICY_GROUP)
         if entry.value.startswith("policies.")
         and "predictor" not in signature(entry.load()).parameters
+        and entry.name != "score"  # of look-ups: `tests/adaeagle/trace/test_redrafted.py`
     }
     tried = " ".join([*RECORDED, *DRAFTED])
     assert {name for name in ours if name not in tried} == set()

@@ -47,7 +47,7 @@ def texts(pair: tuple[Target, Drafter], prompts: Sequence[list[int]]) -> list[Re
         "chain(length=8, stop=hf_heuristic)",
     ],
 )
-@pytest.mark.parametrize("kind", ["ngram", "suffix", "recorded"])
+@pytest.mark.parametrize("kind", ["ngram", "ngram and score", "suffix", "recorded"])
 def test_rounds_are_the_live_ones(
     kind: str,
     spec: str,
@@ -57,7 +57,10 @@ def test_rounds_are_the_live_ones(
 ) -> None:
     target, recorded = pair
     drafters = {"ngram": NgramDrafter(), "suffix": SuffixDrafter(), "recorded": recorded}
-    drafter = drafters[kind]
+    name, _, has_rule = kind.partition(" and ")
+    drafter = drafters[name]
+    if has_rule:
+        spec = "eagle2(depth=3, width=2, stop=score(least=2))"
     trace = RedraftedTrace(texts, target.vocab_size, drafter)
     played = texts_of(replay(get_policy(spec), trace), trace)
     total = 0
