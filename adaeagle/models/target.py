@@ -22,6 +22,7 @@ from adaeagle.data.bundled import bundled_folder
 from adaeagle.models.backbone import LAST, Backbone, Features
 from adaeagle.models.checks import check_tree, input_device, learn
 from adaeagle.models.kv_cache import KVCache, additive
+from adaeagle.models.output_head import OutputHead
 from adaeagle.models.processors import check_processors
 from adaeagle.models.supported import check_attention, check_length, check_model, check_type
 from adaeagle.tree import DraftTree
@@ -153,6 +154,10 @@ class Target:
     def logits(self, features: Tensor) -> Tensor:
         """The model's logits of features of its last layer, after its norm: [..., D] → [..., V]."""
         return self._anatomy.head(features).to(self.device)
+
+    def cut_head(self, token_ids: Tensor) -> OutputHead:
+        """`logits` for the tokens [W] alone: [..., D] → [..., W]; see `OutputHead.cut_to`."""
+        return self._anatomy.head.cut_to(token_ids)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a conversation that the assistant is to continue.
