@@ -6,6 +6,7 @@ V vocabulary.
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from transformers import (
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.models.backbone import LAST, Backbone, Features
 from adaeagle.models.checks import check_tree, input_device, learn
+from adaeagle.models.fetched import fetched_folder
+from adaeagle.models.gguf import gguf_arguments, is_gguf, unwrap
 from adaeagle.models.kv_cache import KVCache, additive
 from adaeagle.models.output_head import OutputHead
 from adaeagle.models.processors import check_processors
@@ -82,7 +85,8 @@ class Target:
         device_map: str | dict[str, Any] | None = None,
         quantization_config: Any = None,
     ) -> "Target":
-        """Loads a bundled model ("mini"), a folder, or a Hugging Face id.
+        """Loads a bundled model ("mini"), a fetched one ("smollm2"), a folder, a GGUF file, or a
+        Hugging Face id.
 
         Args:
             name: what to load.
@@ -96,13 +100,18 @@ class Target:
 
         Raises:
             NotImplementedError: the model's drafted text could differ from its plain text.
-            ValueError: the checkpoint lacks weights.
+            ValueError: the checkpoint lacks weights, or a GGUF file is not whole.
+            FileNotFoundError: a known model has not been fetched.
+            ModuleNotFoundError: a GGUF file is given, and the extra `adaeagle[gguf]` is missing.
         """
         if device is not None and device_map is not None:
             raise ValueError(f"device must be None where device_map is given, got {device!r}")
-        folder = str(bundled_folder(name, "target") or name)
+        folder = str(bundled_folder(name, "target") or fetched_folder(name) or name)
         check_attention(attn_implementation)
-        check_type(AutoConfig.from_pretrained(folder, revision=revision))
+        gguf = gguf_arguments(name) if is_gguf(name) else {}
+        if gguf:
+            folder = str(Path(name).parent)
+        check_type(AutoConfig.from_pretrained(folder, revision=revision, **gguf))
         given = {"device_map": device_map, "quantization_config": quantization_config}
         load: Any = AutoModelForCausalLM.from_pretrained  # typed for one of its two answers
         model, loaded = load(
@@ -111,6 +120,7 @@ class Target:
             attn_implementation=attn_implementation,
             revision=revision,
             output_loading_info=True,
+            **gguf,
             **{key: value for key, value in given.items() if value is not None},
         )
         # `transformers` would draw them at random.
@@ -118,9 +128,12 @@ class Target:
             raise ValueError(
                 f"{name} must hold every weight, missing {sorted(loaded['missing_keys'])}"
             )
+        if gguf:
+            unwrap(model)
         if device is not None:
             model.to(device)
-        return cls(model, _load_tokenizer(folder, revision), max_length=max_length, name=name)
+        tokenizer = _load_tokenizer(folder, revision, gguf)
+        return cls(model, tokenizer, max_length=max_length, name=name)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -292,9 +305,11 @@ def tree_mask(paths: Tensor, num_before: int, dtype: torch.dtype) -> Tensor:
     return mask
 
 
-def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+def _load_tokenizer(
+    folder: str, revision: str | None, gguf: dict[str, str]
+) -> PreTrainedTokenizerBase | None:
     try:
-        return AutoTokenizer.from_pretrained(folder, revision=revision)
+        return AutoTokenizer.from_pretrained(folder, revision=revision, **gguf)
     except (OSError, ValueError) as error:
         log.info("%s has no tokenizer: %s", folder, error)
         return None

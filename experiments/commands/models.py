@@ -15,6 +15,7 @@ from adaeagle import EagleDrafter, ModelDrafter, Target
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.decoding.sampling import SAMPLING_MODES, Sampling
 from adaeagle.models.fingerprint import fingerprint
+from adaeagle.models.gguf import is_gguf
 from experiments.errors import InputError, argument
 
 BUNDLED_TARGET = "mini"
@@ -122,9 +123,10 @@ def load_target(name: str, device: str, dtype: str | None) -> Target:
         and not Path(name).exists()
     ):
         raise InputError(f"--target {name!r}: this installation carries no bundled model")
-    must = "a bundled model (mini), a folder or a Hugging Face id of a causal language model"
+    must = "mini, smollm2, a folder, a .gguf file or a Hugging Face id of a causal language model"
     with argument("--target", name, must):
-        _check_folder(name)
+        if not is_gguf(name):
+            _check_folder(name)
         return Target.from_pretrained(name, device=device, dtype=dtype)
 
 
