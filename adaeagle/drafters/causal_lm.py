@@ -53,6 +53,7 @@ class ModelDrafter:
             dtype=target.dtype,
             max_length=min(context, target.max_length),
             revision=revision,
+            kernels=target.kernels,
         )
         return cls(model, target)
 

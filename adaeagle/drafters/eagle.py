@@ -22,6 +22,7 @@ from adaeagle.drafters.head_files import Weights, fill, find_head, read_head, wr
 from adaeagle.drafters.head_layers import Attention, GatedMLP
 from adaeagle.drafters.node_mask import NodeMask
 from adaeagle.models.backbone import LAST
+from adaeagle.models.kernels import install
 from adaeagle.models.kv_cache import KVCache, additive, causal_mask
 from adaeagle.models.target import Target
 
@@ -57,7 +58,8 @@ class EagleDrafter:
         """What tells this drafter from others, see `adaeagle.identity`."""
         for module in self.head.modules():
             if isinstance(module, Attention | GatedMLP):
-                module.fuse()
+                module.fuse(target.kernels)
+        install(self.head, target.kernels)
         self.embedding = None if embedding is None else embedding.to(target.device, target.dtype)
         self.name = name
         self.feature_layers: tuple[int, ...] = (LAST,)

@@ -24,6 +24,7 @@ from adaeagle.models.backbone import LAST, Backbone, Features
 from adaeagle.models.checks import check_tree, input_device, learn
 from adaeagle.models.fetched import fetched_folder
 from adaeagle.models.gguf import gguf_arguments, is_gguf, unwrap
+from adaeagle.models.kernels import Mode, check_mode, mode_of
 from adaeagle.models.kv_cache import KVCache, additive
 from adaeagle.models.output_head import OutputHead
 from adaeagle.models.processors import check_processors
@@ -41,6 +42,8 @@ class Target:
         tokenizer: its tokenizer, if it has one; token ids work everywhere.
         max_length: most tokens of prompt and text together; None: the model's context.
         name: what results call it.
+        kernels: what multiplies by the weights on a CPU, see `adaeagle.models.kernels`: "torch",
+            "onednn", or "auto", the quicker one of each shape. Heads and draft models follow it.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Target:
         *,
         max_length: int | None = None,
         name: str = "",
+        kernels: Mode = "torch",
     ) -> None:
+        check_mode(kernels)
         check_model(model)
         config = model.config.get_text_config()
         context = getattr(config, "max_position_embeddings", None) or max_length
@@ -70,6 +75,9 @@ class Target:
         self._embedding = model.get_input_embeddings()
         self._anatomy = learn(model)
         self.body = Backbone(model, self._anatomy.layers, self.device)
+        self.kernels = mode_of(kernels, model)
+        self.body.pack(self.kernels)
+        self._head = self._anatomy.head.packed(self.kernels)
         check_tree(self)
 
     @classmethod
@@ -84,6 +92,7 @@ class Target:
         revision: str | None = None,
         device_map: str | dict[str, Any] | None = None,
         quantization_config: Any = None,
+        kernels: Mode = "auto",
     ) -> "Target":
         """Loads a bundled model ("mini"), a fetched one ("smollm2"), a folder, a GGUF file, or a
         Hugging Face id.
@@ -97,6 +106,7 @@ class Target:
             revision: of a Hugging Face repository.
             device_map: passed to `transformers`, to spread a model over devices.
             quantization_config: passed to `transformers`, such as a `BitsAndBytesConfig`.
+            kernels: see `Target`; "auto" leaves small models as they are.
 
         Raises:
             NotImplementedError: the model's drafted text could differ from its plain text.
@@ -133,7 +143,7 @@ class Target:
         if device is not None:
             model.to(device)
         tokenizer = _load_tokenizer(folder, revision, gguf)
-        return cls(model, tokenizer, max_length=max_length, name=name)
+        return cls(model, tokenizer, max_length=max_length, name=name, kernels=kernels)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -166,11 +176,11 @@ class Target:
 
     def logits(self, features: Tensor) -> Tensor:
         """The model's logits of features of its last layer, after its norm: [..., D] → [..., V]."""
-        return self._anatomy.head(features).to(self.device)
+        return self._head(features).to(self.device)
 
     def cut_head(self, token_ids: Tensor) -> OutputHead:
         """`logits` for the tokens [W] alone: [..., D] → [..., W]; see `OutputHead.cut_to`."""
-        return self._anatomy.head.cut_to(token_ids)
+        return self._anatomy.head.cut_to(token_ids).packed(self.kernels)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a conversation that the assistant is to continue.
