@@ -18,6 +18,9 @@ class DraftVocab(nn.Module):
     Args:
         size: W; V where the head drafts from all.
         target_size: V.
+
+    Raises:
+        ValueError: W is not in 1..V.
     """
 
     d2t: Tensor  # [W] int64 OFFSETS: target id = draft id + d2t[draft id]
@@ -25,6 +28,8 @@ class DraftVocab(nn.Module):
 
     def __init__(self, size: int, target_size: int) -> None:
         super().__init__()
+        if not 1 <= size <= target_size:
+            raise ValueError(f"draft_vocab_size must be in 1..{target_size}, got {size}")
         self._size = size
         self._target_size = target_size
         if self.has_draft_vocab:

@@ -234,7 +234,9 @@ def _draft_vocab(head: EagleHead | Eagle3Head, chosen: Tensor | None) -> Tensor 
     if chosen is None:
         return head.vocab_map
     if isinstance(head, Eagle3Head):
-        raise ValueError("draft_vocab must be None for an EAGLE-3 head, which is trained for its own")
+        raise ValueError(
+            "draft_vocab must be None for an EAGLE-3 head, which is trained for its own"
+        )
     check_vocab(chosen, len(chosen), head.config.vocab_size)
     own = head.vocab_map
     if own is not None and not set(chosen.tolist()) <= set(own.tolist()):

@@ -106,7 +106,7 @@ class _Packed:
 
     def __call__(self, rows: Tensor) -> list[Tensor]:
         out: Tensor = self._product(rows, self._weight, self._bias, "none", [], "")
-        return [out] if len(self._sizes) == 1 else list(out.split(self._sizes, dim=-1))
+        return [out] if len(self._sizes) == 1 else list(torch.split(out, self._sizes, dim=-1))
 
 
 def _is_same(layer: Parameters, source: Tensor, version: int) -> bool:

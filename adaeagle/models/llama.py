@@ -30,6 +30,7 @@ GROUPED_ON = ("cpu",)
 """Devices whose attention reads grouped heads where they lie; `transformers` copies keys and values
 for it where there is a mask. Elsewhere it is left to `transformers`."""
 
+
 class LlamaLayers:
     """The layers of a body.
 

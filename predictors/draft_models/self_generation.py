@@ -110,7 +110,7 @@ def collect_own_text(
         with torch.random.fork_rng():
             torch.manual_seed(settings.seed + index)
             texts = _answer(target, chosen, first, settings)
-        _write(texts, paths[index])
+        write_texts(texts, paths[index])
     return paths
 
 
@@ -238,7 +238,7 @@ def _choose(logits: Tensor, temperature: float) -> Tensor:
     return torch.multinomial(probs, 1).squeeze(1)
 
 
-def _write(texts: list[SelfGenerated], path: Path) -> None:
+def write_texts(texts: list[SelfGenerated], path: Path) -> None:
     """One shard: the texts end to end, and where each begins and is answered."""
     flat = [token for text in texts for token in text.prompt_ids + text.answer_ids]
     tensors: dict[str, Tensor] = {

@@ -1,8 +1,8 @@
 """AdamW that steps matrices along the orthogonalised momentum: about half the tokens for a loss.
 
 Source: Muon, K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
-Differs from `torch.optim.Muon`: the iteration is in float32 unless told otherwise (that one works in
-bfloat16, which a CPU without bfloat16 units emulates at a twentieth of the speed), and one
+Differs from `torch.optim.Muon`: the iteration is in float32 unless told otherwise (that one works
+in bfloat16, which a CPU without bfloat16 units emulates at a twentieth of the speed), and one
 optimiser for all parameters.
 """
 
@@ -16,10 +16,11 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MOMENTUM = 0.95
 
 
-def orthogonalised(
-    matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Roughly U V^T of `matrix` = U S V^T, [M, N], by a quintic Newton-Schulz iteration in `dtype`."""
+def orthogonalised(matrix: Tensor, steps: int = 5, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Roughly U V^T of `matrix` = U S V^T, [M, N], by a quintic Newton-Schulz iteration.
+
+    It is computed in `dtype`, and given back in the dtype of `matrix`.
+    """
     a, b, c = NEWTON_SCHULZ
     is_tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if is_tall else matrix

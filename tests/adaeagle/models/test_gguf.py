@@ -104,9 +104,10 @@ def test_a_gguf_file_is_the_model_it_was_made_of(file: Path) -> None:
     assert target.tokenizer is not None
     assert target.encode_chat([{"role": "user", "content": "abcab"}])
     out = adaeagle.generate(target, None, "vanilla", [1, 5, 9], max_new_tokens=8)
-    assert out.token_ids == adaeagle.generate(
-        Target(model), None, "vanilla", [1, 5, 9], max_new_tokens=8
-    ).token_ids
+    assert (
+        out.token_ids
+        == adaeagle.generate(Target(model), None, "vanilla", [1, 5, 9], max_new_tokens=8).token_ids
+    )
 
 
 def test_the_loaded_model_can_be_cast_and_saved(file: Path, tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def test_a_draft_vocabulary_changes_the_token_loss_alone(
     with torch.no_grad():
         features = all_tokens._features(batch)
         feature, token, _ = all_tokens.unrolled_losses(batch, features, features)
-        same, other, agreements = none_known.unrolled_losses(batch, features, features)
+        same, _, agreements = none_known.unrolled_losses(batch, features, features)
     torch.testing.assert_close(same, feature)
     assert token > 0
     # The last token of the text has none after it: that row alone counts.
@@ -180,7 +180,12 @@ def test_accepted_lengths_are_those_of_live_chains(
     with torch.no_grad():
         features = target.model.base_model(token_ids).last_hidden_state
         found = accepted_lengths(
-            head, lambda x: target.logits(x).argmax(-1), token_ids, target.embed(token_ids), features, 3
+            head,
+            lambda x: target.logits(x).argmax(-1),
+            token_ids,
+            target.embed(token_ids),
+            features,
+            3,
         )
         expected = [
             _chain(drafter, text, features, pair, 3) for pair in range(token_ids.shape[1] - 1)
@@ -224,7 +229,12 @@ def test_a_saved_head_drafts_alike(
 
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
-    [("noise", -0.1, ">= 0"), ("token_weight", -1.0, ">= 0"), ("unroll", 0, ">= 1"), ("rollout", 0, ">= 1")],
+    [
+        ("noise", -0.1, ">= 0"),
+        ("token_weight", -1.0, ">= 0"),
+        ("unroll", 0, ">= 1"),
+        ("rollout", 0, ">= 1"),
+    ],
 )
 def test_arguments_out_of_range(target: Target, name: str, value: float, rule: str) -> None:
     with pytest.raises(ValueError, match=f"{name} must be {rule}, got {value}"):
