@@ -30,6 +30,12 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 ROWS = (1, 2, 4, 8, 16, 32)
 """Numbers of rows that are measured; what lies between is decided by the next one."""
 
+PADDED = 4
+"""Fewer rows than this may be multiplied as so many: oneDNN's product of one row is slower."""
+
+MEASURED_BYTES = 1 << 26
+"""Of weights a measurement goes through, so that they come from memory as in a model."""
+
 LEAST_GAIN = 0.05
 """By which share of torch's time oneDNN must be quicker, for a copy of the weights."""
 
@@ -82,12 +88,17 @@ class OneProduct:
 
 
 class _Packed:
-    """Reordered weights of layers, and for which numbers of rows they are used."""
+    """Reordered weights of layers.
 
-    def __init__(self, layers: Sequence[Parameters], quicker: frozenset[int]) -> None:
+    Args:
+        layers: see `Product`.
+        quicker: of `ROWS`, those that are multiplied here, and as how many rows each.
+    """
+
+    def __init__(self, layers: Sequence[Parameters], quicker: dict[int, int]) -> None:
         weight, self._bias, self._sizes = _side_by_side(layers)
         self._sources = [layer["weight"] for layer in layers]
-        self._versions = [weight._version for weight in self._sources]
+        self._versions = [_version(weight) for weight in self._sources]
         self._dtype = weight.dtype
         self._quicker = quicker
         self._product, reorder = _operators()  # type: ignore[misc]  # asked before
@@ -105,12 +116,31 @@ class _Packed:
         )
 
     def __call__(self, rows: Tensor) -> list[Tensor]:
-        out: Tensor = self._product(rows, self._weight, self._bias, "none", [], "")
+        num_rows = rows.numel() // rows.shape[-1]
+        least = self._quicker[_measured(num_rows)] if num_rows < PADDED else num_rows
+        out = _padded(self._product, rows, self._weight, self._bias, least)
         return [out] if len(self._sizes) == 1 else list(torch.split(out, self._sizes, dim=-1))
 
 
+def _padded(
+    product: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, num_rows: int
+) -> Tensor:
+    """oneDNN's product of [..., D], multiplied as `num_rows` rows at least."""
+    flat = rows.reshape(-1, rows.shape[-1])
+    missing = num_rows - len(flat)
+    if missing > 0:
+        flat = torch.cat((flat, flat[:1].expand(missing, -1)))
+    out: Tensor = product(flat, weight, bias, "none", [], "")
+    return out[: out.shape[0] - max(0, missing)].view(*rows.shape[:-1], -1)
+
+
 def _is_same(layer: Parameters, source: Tensor, version: int) -> bool:
-    return layer["weight"] is source and source._version == version
+    return layer["weight"] is source and _version(source) == version
+
+
+def _version(weight: Tensor) -> int:
+    """Changes with every change in place; tensors of inference mode do not count theirs."""
+    return 0 if weight.is_inference() else weight._version
 
 
 def _measured(num_rows: int) -> int:
@@ -156,7 +186,7 @@ def _pack(layers: Sequence[Parameters], mode: Mode) -> _Packed | None:
         or _operators() is None
     ):
         return None
-    quicker = frozenset(ROWS)
+    quicker = {rows: rows for rows in ROWS}
     if mode == "auto":
         size = (sum(weight.shape[0] for weight in weights), weights[0].shape[1])
         quicker = _quicker(size, dtype, torch.get_num_threads())
@@ -193,31 +223,44 @@ def _operators() -> tuple[Any, Any] | None:
 
 
 @cache
-def _quicker(size: tuple[int, int], dtype: torch.dtype, num_threads: int) -> frozenset[int]:
-    """The numbers of rows for which reordered weights of [O, D] are quicker, of `ROWS`."""
+def _quicker(size: tuple[int, int], dtype: torch.dtype, num_threads: int) -> dict[int, int]:
+    """The numbers of rows, of `ROWS`, for which reordered weights of [O, D] are quicker.
+
+    Returns:
+        as how many rows each is multiplied.
+    """
     product, reorder = _operators()  # type: ignore[misc]  # asked before
-    found = set()
+    found = {}
     with torch.no_grad():
-        weight = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(dtype)
-        packed = reorder(weight, ROWS[-1])
+        generator = torch.Generator().manual_seed(0)
+        weight = torch.randn(size, generator=generator).to(dtype)
+        copies = max(1, MEASURED_BYTES // (weight.numel() * weight.element_size()))
+        plain = [weight.clone() for _ in range(copies)]
+        packed = [reorder(each, ROWS[-1]) for each in plain]
         for num_rows in ROWS:
             rows = torch.ones(num_rows, size[1], dtype=dtype)
-            plain, ours = _seconds(
-                lambda rows=rows: F.linear(rows, weight),
-                lambda rows=rows: product(rows, packed, None, "none", [], ""),
-            )
-            if ours < (1 - LEAST_GAIN) * plain:
-                found.add(num_rows)
-    return frozenset(found)
+            forms = sorted({num_rows, max(num_rows, PADDED)})
+            runs = [lambda rows=rows: [F.linear(rows, each) for each in plain]]
+            runs += [
+                lambda rows=rows, form=form: [
+                    _padded(product, rows, each, None, form) for each in packed
+                ]
+                for form in forms
+            ]
+            torch_seconds, *ours = _seconds(*runs)
+            least = min(ours)
+            if least < (1 - LEAST_GAIN) * torch_seconds:
+                found[num_rows] = forms[ours.index(least)]
+    return found
 
 
 def _seconds(*runs: Any) -> list[float]:
     """The least time of each, taken in turns so that all see the same machine."""
     best = [float("inf")] * len(runs)
-    for turn in range(9):
+    for turn in range(5):
         for index, run in enumerate(runs):
             begun = time.perf_counter()
             run()
-            if turn > 1:  # the first ones warm up
+            if turn > 0:  # the first warms up
                 best[index] = min(best[index], time.perf_counter() - begun)
     return best

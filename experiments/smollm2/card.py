@@ -13,8 +13,8 @@ def card(report: dict[str, Any]) -> str:
     return f"""# smollm2
 
 An EAGLE-1/2 head for SmolLM2-135M-Instruct, the model that `adaeagle fetch smollm2` gets. That \
-is `HuggingFaceTB/SmolLM2-135M-Instruct` (Apache-2.0) rounded to 4 bits; the head serves the published \
-weights too, and is a little less often right on them.
+is `HuggingFaceTB/SmolLM2-135M-Instruct` (Apache-2.0) rounded to 4 bits; the head serves the \
+published weights too; how well was not measured.
 
 * **Command**: `{COMMAND}`
 * **Text**: {report["num_texts"]:,} prompts and the model's own greedy answers, \

@@ -72,37 +72,66 @@ def test_plain_products_serve_where_reordered_weights_do_not(
     [layer] = _layers(16)
     product = OneProduct(layer)
     product.pack("onednn")
-    rows = torch.randn(3, 24)
+    rows = torch.randn(5, 24)
     assert torch.equal(product(rows), layer(rows))  # a gradient may be asked for
     with torch.no_grad():
         product(rows)
-        assert seen == [3]
+        assert seen == [5]
         layer.weight.mul_(2)  # changed in place
         assert torch.equal(product(rows), layer(rows))
         layer.weight = nn.Parameter(torch.ones(16, 24))  # replaced
         assert torch.equal(product(rows), layer(rows))
         assert torch.equal(product(rows[:0]), layer(rows[:0]))
-    assert seen == [3]
+    assert seen == [5]
+
+
+@needs_onednn
+def test_weights_of_inference_mode_are_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = _count(monkeypatch)
+    with torch.inference_mode():
+        [layer] = _layers(16)
+        product = OneProduct(layer)
+        product.pack("onednn")
+        rows = torch.randn(5, 24)
+        torch.testing.assert_close(product(rows), layer(rows))
+    assert seen == [5]
 
 
 @needs_onednn
 def test_auto_takes_the_quicker_kernel_for_each_number_of_rows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With times of our own: oneDNN quicker for 4 and 8 rows, and by too little for 2."""
-    times = {1: 2.0, 2: 0.97, 4: 0.5, 8: 0.9, 16: 1.0, 32: 3.0}
+    """With times of our own: of 1 row oneDNN is quicker as 4, of 2 by too little."""
+    times = {1: [2.0, 0.8], 2: [1.0, 0.97], 4: [0.5], 8: [0.9], 16: [1.0], 32: [3.0]}
     measured = iter(times.values())
-    monkeypatch.setattr(kernels, "_seconds", lambda *runs: [1.0, next(measured)])
+    monkeypatch.setattr(kernels, "_seconds", lambda *runs: [1.0, *next(measured)])
+    monkeypatch.setattr(kernels, "MEASURED_BYTES", 1)
     seen = _count(monkeypatch)
     [layer] = _layers(16)
     product = OneProduct(layer)
     product.pack("auto")
     with torch.no_grad():
         for num_rows in range(1, 40):
-            product(torch.randn(num_rows, 24))
-    assert seen == [3, 4, 5, 6, 7, 8]
+            rows = torch.randn(num_rows, 24)
+            torch.testing.assert_close(product(rows), layer(rows), rtol=1e-5, atol=1e-5)
+    assert seen == [4, 4, 4, 5, 6, 7, 8]
     OneProduct(_layers(16)[0]).pack("auto")  # the same shape is not measured again
     assert tuple(times) == ROWS
+
+
+@needs_onednn
+def test_padded_rows_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_quicker", lambda *shape: {1: 4, 2: 4, 4: 4})
+    seen = _count(monkeypatch)
+    layers = _layers(16, 8)
+    product = Product([layer._parameters for layer in layers])
+    product.pack("auto")
+    with torch.no_grad():
+        for shape in ((1, 24), (3, 24), (1, 1, 24), (2, 1, 24)):
+            rows = torch.randn(shape)
+            for found, layer in zip(product(rows), layers, strict=True):
+                torch.testing.assert_close(found, layer(rows), rtol=1e-5, atol=1e-5)
+    assert seen == [4] * 4
 
 
 @pytest.mark.parametrize("fault", ["missing", "wrong", "raises"])
