@@ -2,7 +2,7 @@
 
 Question: how long do a plain step and verifications of 4 and of 8 rows take with `kernels="torch"`
 and with `"auto"` (`adaeagle.models.kernels`), and an EAGLE head's forward of one node?
-Setting: one model loaded twice, the same context in both; all forwards take turns, so that a machine
+Setting: one model loaded twice, the same context in both; forwards take turns, so that a machine
 that slows down slows all alike; ratios are within a turn, as median and bootstrap interval over
 turns. Rows of a verification follow one another (a chain), the root among them.
 Expected: a verification of 4 and of 8 rows costs at most 1.35 and 1.5 plain steps with `auto`, and

@@ -1,4 +1,4 @@
-"""The benchmark of kernels on the bundled model: what it measures, and that ratios are of a turn."""
+"""The benchmark of kernels on the bundled model: what it measures; ratios are of one turn."""
 
 import pytest
 
