@@ -28,6 +28,7 @@ def compare(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
@@ -53,7 +54,7 @@ def compare(
     from experiments.runs import compare as comparison
 
     settings = comparison.Settings(
-        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads, kernels),
         policies=policies or comparison.POLICIES,
         prompts=prompts,
         limit=limit,

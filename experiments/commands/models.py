@@ -16,6 +16,7 @@ from adaeagle.data.bundled import bundled_folder
 from adaeagle.decoding.sampling import SAMPLING_MODES, Sampling
 from adaeagle.models.fingerprint import fingerprint
 from adaeagle.models.gguf import is_gguf
+from adaeagle.models.kernels import MODES, check_mode
 from experiments.errors import InputError, argument
 
 BUNDLED_TARGET = "mini"
@@ -36,6 +37,7 @@ class ModelOptions:
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+    kernels: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     with Console(stderr=True).status("loading models"):
-        target = load_target(options.target, device, options.dtype)
+        target = load_target(options.target, device, options.dtype, options.kernels)
         with argument("--target", options.target):
             target.check_processors(is_greedy)
         drafter = None if name is None else _load_drafter(name, kind, target, options)
@@ -78,6 +80,7 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
         "device": str(target.device),
         "dtype": str(target.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
+        "kernels": target.kernels,
     }
     return Models(target, drafter, config)
 
@@ -113,8 +116,10 @@ def find_device(name: str | None) -> str:
     return name
 
 
-def load_target(name: str, device: str, dtype: str | None) -> Target:
-    """The target that `--target`, `--device` and `--dtype` name."""
+def load_target(name: str, device: str, dtype: str | None, kernels: str = "auto") -> Target:
+    """The target that `--target`, `--device`, `--dtype` and `--kernels` name."""
+    with argument("--kernels", kernels, f"one of {', '.join(MODES)}"):
+        check_mode(kernels)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if (
@@ -127,7 +132,12 @@ def load_target(name: str, device: str, dtype: str | None) -> Target:
     with argument("--target", name, must):
         if not is_gguf(name):
             _check_folder(name)
-        return Target.from_pretrained(name, device=device, dtype=dtype)
+        return Target.from_pretrained(
+            name,
+            device=device,
+            dtype=dtype,
+            kernels=kernels,  # type: ignore[arg-type]  # checked above
+        )
 
 
 def _load_drafter(

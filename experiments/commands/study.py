@@ -52,6 +52,7 @@ def study(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
@@ -64,7 +65,7 @@ def study(
 
     settings = planning.Settings(
         out=out,
-        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads, kernels),
         prompts=prompts,
         limit=limit,
         max_new_tokens=max_new_tokens,

@@ -37,6 +37,7 @@ def trace(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
@@ -82,7 +83,7 @@ def trace(
 
     settings = tracing.Settings(
         out=out,
-        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads),
+        models=ModelOptions(target, drafter, drafter_kind, device, dtype, threads, kernels),
         prompts=prompts,
         limit=limit,
         max_new_tokens=max_new_tokens,
