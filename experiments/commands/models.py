@@ -164,14 +164,15 @@ def _drafter_choice(options: ModelOptions) -> tuple[str, str]:
         )
     name = options.drafter
     if name is None:
-        if options.target != BUNDLED_TARGET:
+        # A bundled head has its target's name.
+        if bundled_folder(options.target, "eagle_head") is None:
             raise InputError(f"--drafter must name a draft model for {options.target}, got none")
-        name = BUNDLED_HEAD
+        return options.target, "eagle"
     if name == BUNDLED_LM and not Path(name).exists():
         return BUNDLED_TARGET, "model"
     if options.drafter_kind != "auto":
         return name, options.drafter_kind
-    if name == BUNDLED_HEAD and not Path(name).exists():
+    if bundled_folder(name, "eagle_head") is not None:
         return name, "eagle"
     return name, _kind_of(name)
 
