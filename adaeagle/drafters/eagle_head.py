@@ -93,7 +93,8 @@ class EagleHead(DraftVocab):
     """The network of an EAGLE-1/2 head; embedding and output head are the target's."""
 
     def __init__(self, config: EagleHeadConfig) -> None:
-        super().__init__(config.draft_vocab_size or config.vocab_size, config.vocab_size)
+        size = config.draft_vocab_size
+        super().__init__(config.vocab_size if size is None else size, config.vocab_size)
         self.config = config
         self.fc = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=config.fc_bias)
         self.layers = nn.ModuleList(
