@@ -16,8 +16,8 @@ Shapes: N rows, D inputs, O outputs of a layer.
 """
 
 import time
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any, Literal, get_args
 
 import torch
@@ -240,13 +240,8 @@ def _quicker(size: tuple[int, int], dtype: torch.dtype, num_threads: int) -> dic
         for num_rows in ROWS:
             rows = torch.ones(num_rows, size[1], dtype=dtype)
             forms = sorted({num_rows, max(num_rows, PADDED)})
-            runs = [lambda rows=rows: [F.linear(rows, each) for each in plain]]
-            runs += [
-                lambda rows=rows, form=form: [
-                    _padded(product, rows, each, None, form) for each in packed
-                ]
-                for form in forms
-            ]
+            runs = [partial(_plain_run, rows, plain)]
+            runs += [partial(_padded_run, product, rows, packed, form) for form in forms]
             torch_seconds, *ours = _seconds(*runs)
             least = min(ours)
             if least < (1 - LEAST_GAIN) * torch_seconds:
@@ -254,7 +249,17 @@ def _quicker(size: tuple[int, int], dtype: torch.dtype, num_threads: int) -> dic
     return found
 
 
-def _seconds(*runs: Any) -> list[float]:
+def _plain_run(rows: Tensor, weights: Sequence[Tensor]) -> None:
+    for weight in weights:
+        F.linear(rows, weight)
+
+
+def _padded_run(product: Any, rows: Tensor, weights: Sequence[Tensor], num_rows: int) -> None:
+    for weight in weights:
+        _padded(product, rows, weight, None, num_rows)
+
+
+def _seconds(*runs: Callable[[], None]) -> list[float]:
     """The least time of each, taken in turns so that all see the same machine."""
     best = [float("inf")] * len(runs)
     for turn in range(5):

@@ -65,7 +65,7 @@ def test_a_trained_vocabulary_is_saved_with_the_head(
     target: Target, ids: list[int], tmp_path: Path
 ) -> None:
     config = EagleDrafter.from_pretrained(HEAD, target).head.config
-    head = EagleHead(replace(config, draft_vocab_size=len(ids)))  # type: ignore[arg-type, type-var]
+    head = EagleHead(replace(config, draft_vocab_size=len(ids)))  # type: ignore[arg-type]
     head.set_vocab(torch.tensor(ids))
     EagleDrafter(head, target).save_pretrained(tmp_path)
     loaded = EagleDrafter.from_pretrained(str(tmp_path), target)
@@ -124,4 +124,4 @@ def test_an_eagle3_head_keeps_its_own() -> None:
 def test_sizes_out_of_range(size: int, target: Target) -> None:
     config = EagleDrafter.from_pretrained(HEAD, target).head.config
     with pytest.raises(ValueError, match=r"draft_vocab_size must be in 1\.\."):
-        EagleHead(replace(config, draft_vocab_size=size))  # type: ignore[arg-type, type-var]
+        EagleHead(replace(config, draft_vocab_size=size))  # type: ignore[arg-type]

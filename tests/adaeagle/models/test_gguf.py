@@ -47,7 +47,7 @@ def small_model() -> LlamaForCausalLM:
         eos_token_id=2,
         pad_token_id=2,
     )
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(config)
 
 
 def write_gguf(model: LlamaForCausalLM, file: Path) -> None:
@@ -113,7 +113,8 @@ def test_a_gguf_file_is_the_model_it_was_made_of(file: Path) -> None:
 def test_the_loaded_model_can_be_cast_and_saved(file: Path, tmp_path: Path) -> None:
     target = Target.from_pretrained(str(file), dtype="bfloat16", device="cpu")
     assert target.dtype == torch.bfloat16
-    target.model.float().save_pretrained(tmp_path)
+    model: Any = target.model
+    model.float().save_pretrained(tmp_path)
     again = Target.from_pretrained(str(tmp_path))
     for name, weight in target.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name

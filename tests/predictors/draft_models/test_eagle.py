@@ -237,5 +237,6 @@ def test_a_saved_head_drafts_alike(
     ],
 )
 def test_arguments_out_of_range(target: Target, name: str, value: float, rule: str) -> None:
+    arguments: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=f"{name} must be {rule}, got {value}"):
-        _module(target, **{name: value})
+        _module(target, **arguments)
