@@ -109,8 +109,10 @@ class _Packed:
         gradient is asked for."""
         num_rows = rows.numel() // rows.shape[-1]
         return (
-            _measured(num_rows) in self._quicker
+            num_rows > 0
+            and _measured(num_rows) in self._quicker
             and rows.dtype == self._dtype
+            and rows.device.type == "cpu"
             and not torch.is_grad_enabled()
             and all(map(_is_same, layers, self._sources, self._versions))
         )
@@ -134,13 +136,16 @@ def _padded(
     return out[: out.shape[0] - max(0, missing)].view(*rows.shape[:-1], -1)
 
 
-def _is_same(layer: Parameters, source: Tensor, version: int) -> bool:
+def _is_same(layer: Parameters, source: Tensor, version: tuple[int, int]) -> bool:
     return layer["weight"] is source and _version(source) == version
 
 
-def _version(weight: Tensor) -> int:
-    """Changes with every change in place; tensors of inference mode do not count theirs."""
-    return 0 if weight.is_inference() else weight._version
+def _version(weight: Tensor) -> tuple[int, int]:
+    """Changes with every change in place, and where a weight lies elsewhere.
+
+    Tensors of inference mode do not count their changes.
+    """
+    return weight.data_ptr(), 0 if weight.is_inference() else weight._version
 
 
 def _measured(num_rows: int) -> int:
