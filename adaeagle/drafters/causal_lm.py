@@ -50,6 +50,7 @@ class ModelDrafter(Drafter):
             dtype=target.dtype,
             max_length=min(context, target.max_length),
             revision=revision,
+            kernels=target.kernels,
         )
         return cls(model, target)
 

@@ -6,7 +6,8 @@ Differs from it: the embedding is the target's where the checkpoint has none, wh
 called; head and target are compared before anything runs.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from adaeagle.drafters.base import Drafter, Proposal
+from adaeagle.drafters.draft_vocab import check_vocab
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.drafters.head_files import Weights, fill, find_head, read_head, write_head
 from adaeagle.drafters.head_layers import Attention, GatedMLP
 from adaeagle.drafters.session import NetworkSession
 from adaeagle.models.backbone import LAST
+from adaeagle.models.kernels import install
 from adaeagle.models.kv_cache import KVCache
 from adaeagle.models.target import Target
 
@@ -31,7 +34,12 @@ class EagleDrafter(Drafter):
         head: the network, moved to the target's device and dtype.
         target: gives the embedding and, for EAGLE-1/2, the output head.
         embedding: [V, H] the head's own input embedding; None: the target's.
+        draft_vocab: [W] target ids that an EAGLE-1/2 head drafts from: the target's output head is
+            cut to them (FR-Spec). None: those the head was trained for, or all.
         name: what results call it.
+
+    Raises:
+        ValueError: head and target do not fit, or `draft_vocab` is none of this head.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class EagleDrafter(Drafter):
         target: Target,
         embedding: Tensor | None = None,
         *,
+        draft_vocab: Tensor | None = None,
         name: str = "eagle",
     ) -> None:
         _check_fit(head.config, target, embedding)
@@ -48,28 +57,46 @@ class EagleDrafter(Drafter):
         self.network = self.head
         for module in self.head.modules():
             if isinstance(module, Attention | GatedMLP):
-                module.fuse()
+                module.fuse(target.kernels)
+        install(self.head, target.kernels)
         self.embedding = None if embedding is None else embedding.to(target.device, target.dtype)
         self.name = name
         self.kind, self.feature_layers = "eagle", (LAST,)
+        self.vocab_map = _draft_vocab(self.head, draft_vocab)
+        self._output_head: Callable[[Tensor], Tensor] = target.logits
         if isinstance(head, Eagle3Head):
             self.kind = "eagle3"
             self.feature_layers = feature_layers(target.config.num_hidden_layers)
-            self.vocab_map = head.vocab_map
+            self._output_head = head.logits
+        elif self.vocab_map is not None:
+            self._output_head = target.cut_head(self.vocab_map)
 
     @classmethod
     def from_pretrained(
-        cls, name: str, target: Target, *, revision: str | None = None
+        cls,
+        name: str,
+        target: Target,
+        *,
+        draft_vocab: str | Path | None = None,
+        revision: str | None = None,
     ) -> "EagleDrafter":
         """Loads a bundled head ("mini"), a folder or a Hugging Face id, official files as is.
 
         An EAGLE-3 head is told by its weights: nothing in `config.json` says what a head is.
+
+        Args:
+            name: what to load.
+            target: whose features it reads.
+            draft_vocab: a JSON file with the list of target ids that an EAGLE-1/2 head shall draft
+                from; None: as the head was trained.
+            revision: of a Hugging Face repository.
         """
         raw, weights = read_head(find_head(name, revision))
         embedding = weights.pop("embed_tokens.weight", None)
-        is_eagle3 = any(key == "d2t" or key.startswith("midlayer.") for key in weights)
+        is_eagle3 = any(key.startswith("midlayer.") for key in weights)
         load = _load_eagle3 if is_eagle3 else _load_eagle
-        return cls(load(name, raw, weights), target, embedding, name=name)
+        vocab = None if draft_vocab is None else read_draft_vocab(Path(draft_vocab))
+        return cls(load(name, raw, weights), target, embedding, draft_vocab=vocab, name=name)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes the head in the official layout, without the embedding, which is the target's."""
@@ -87,9 +114,7 @@ class EagleDrafter(Drafter):
 
     def logits(self, states: Tensor) -> Tensor:
         """The draft distribution from the head's output: [..., H] → [..., V of the draft]."""
-        if isinstance(self.head, Eagle3Head):
-            return self.head.logits(states)
-        return self.target.logits(states)
+        return self._output_head(states)
 
     def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> "EagleSession":
         return EagleSession(self, len(prompts), capacity)
@@ -143,7 +168,7 @@ def _needed(features: Tensor | None) -> Tensor:
 
 def _load_eagle(name: str, raw: dict[str, Any], weights: Weights) -> EagleHead:
     head = EagleHead(EagleHeadConfig.from_json(raw))
-    fill(head, weights, name, "EAGLE-1/2")
+    fill(head, _with_vocab(head, name, weights), name, "EAGLE-1/2")
     return head
 
 
@@ -156,17 +181,53 @@ def _load_eagle3(name: str, raw: dict[str, Any], weights: Weights) -> Eagle3Head
             "qkv_bias": "midlayer.self_attn.q_proj.bias" in weights,
         }
     head = Eagle3Head(Eagle3HeadConfig.from_json(raw))
-    offsets, _ = weights.pop("d2t", None), weights.pop("t2d", None)
-    if head.has_draft_vocab:
-        if offsets is None:
-            raise ValueError(
-                f"{name} must hold 'd2t', the target ids of its {head.config.draft_vocab_size} "
-                f"draft tokens, got {sorted(weights)}"
-            )
-        head.set_vocab(offsets + torch.arange(len(offsets)))
-        weights = weights | {"d2t": head.d2t, "t2d": head.t2d}
-    fill(head, weights, name, "EAGLE-3")
+    fill(head, _with_vocab(head, name, weights), name, "EAGLE-3")
     return head
+
+
+def _with_vocab(head: EagleHead | Eagle3Head, name: str, weights: Weights) -> Weights:
+    """Sets the draft vocabulary that `weights` tell; the weights as `fill` expects them."""
+    offsets = weights.get("d2t")
+    weights = {key: weight for key, weight in weights.items() if key not in ("d2t", "t2d")}
+    if not head.has_draft_vocab:
+        return weights
+    if offsets is None:
+        raise ValueError(
+            f"{name} must hold 'd2t', the target ids of its {head.config.draft_vocab_size} "
+            f"draft tokens, got {sorted(weights)}"
+        )
+    head.set_vocab(offsets + torch.arange(len(offsets)))
+    return weights | {"d2t": head.d2t, "t2d": head.t2d}
+
+
+def read_draft_vocab(file: Path) -> Tensor:
+    """The target ids [W] of a JSON file, ascending.
+
+    Raises:
+        ValueError: the file holds no list of whole numbers.
+        OSError: the file cannot be read.
+    """
+    try:
+        ids = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} must be JSON, got: {error}") from error
+    if not isinstance(ids, list) or not ids or not all(type(token) is int for token in ids):
+        raise ValueError(f"{file} must hold a list of token ids, got {str(ids)[:60]}")
+    return torch.tensor(sorted(ids))
+
+
+def _draft_vocab(head: EagleHead | Eagle3Head, chosen: Tensor | None) -> Tensor | None:
+    if chosen is None:
+        return head.vocab_map
+    if isinstance(head, Eagle3Head):
+        raise ValueError(
+            "draft_vocab must be None for an EAGLE-3 head, which is trained for its own"
+        )
+    check_vocab(chosen, len(chosen), head.config.vocab_size)
+    own = head.vocab_map
+    if own is not None and not set(chosen.tolist()) <= set(own.tolist()):
+        raise ValueError("draft_vocab must lie within the vocabulary that the head was trained for")
+    return chosen.to(head.fc.weight.device)
 
 
 def _check_fit(

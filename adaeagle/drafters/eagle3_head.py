@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaeagle.drafters.draft_vocab import DraftVocab
 from adaeagle.drafters.head_layers import (
     Attention,
     GatedMLP,
@@ -106,14 +107,11 @@ class _Layer(nn.Module):
         return out
 
 
-class Eagle3Head(nn.Module):
+class Eagle3Head(DraftVocab):
     """The network of an EAGLE-3 head; the embedding is the target's, or beside it in the file."""
 
-    d2t: Tensor  # [W] int64 OFFSETS: target id = draft id + d2t[draft id]
-    t2d: Tensor  # [V] bool, whether a target token is in the draft vocabulary
-
     def __init__(self, config: Eagle3HeadConfig) -> None:
-        super().__init__()
+        super().__init__(config.draft_vocab_size, config.vocab_size)
         self.config = config
         hidden = config.hidden_size
         self.fc = nn.Linear(3 * config.target_hidden_size, hidden, bias=False)
@@ -121,41 +119,6 @@ class Eagle3Head(nn.Module):
         self.norm = nn.RMSNorm(hidden, eps=config.rms_norm_eps)
         self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
         self.rotary = Rotary(config.head_dim, config.rope_theta)
-        if self.has_draft_vocab:
-            offsets = torch.zeros(config.draft_vocab_size, dtype=torch.int64)
-            self.register_buffer("d2t", offsets)
-            self.register_buffer("t2d", torch.arange(config.vocab_size) < len(offsets))
-
-    @property
-    def has_draft_vocab(self) -> bool:
-        """Whether draft ids differ from the target's; a full vocabulary uses them as they are."""
-        return self.config.draft_vocab_size != self.config.vocab_size
-
-    @property
-    def vocab_map(self) -> Tensor | None:
-        """[W] the target id of each draft id; None where they are the same."""
-        if not self.has_draft_vocab:
-            return None
-        return self.d2t + torch.arange(len(self.d2t), device=self.d2t.device)
-
-    def set_vocab(self, token_ids: Tensor) -> None:
-        """Makes [W] distinct target ids the draft vocabulary."""
-        size, target_size = self.config.draft_vocab_size, self.config.vocab_size
-        num_distinct = len(set(token_ids.tolist()))
-        if token_ids.shape != (size,) or num_distinct != size:
-            raise ValueError(
-                f"a draft vocabulary must be {size} distinct target ids, got {len(token_ids)}, "
-                f"{num_distinct} of them distinct"
-            )
-        low, high = int(token_ids.min()), int(token_ids.max())
-        if low < 0 or high >= target_size:
-            raise ValueError(
-                f"a draft vocabulary's target ids must be in 0..{target_size - 1}, "
-                f"got {low if low < 0 else high}"
-            )
-        ids = token_ids.to(self.d2t.device)
-        self.d2t.copy_(ids - torch.arange(len(ids), device=ids.device))
-        self.t2d.zero_()[ids] = True
 
     def fuse(self, features: Tensor) -> Tensor:
         """The first states, of the target's three features side by side: [..., 3D] → [..., H]."""

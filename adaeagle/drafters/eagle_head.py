@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adaeagle.drafters.draft_vocab import DraftVocab
 from adaeagle.drafters.head_layers import (
     Attention,
     GatedMLP,
@@ -35,6 +36,8 @@ class EagleHeadConfig(HeadConfig):
 
     num_hidden_layers: int
     fc_bias: bool
+    draft_vocab_size: int | None = None
+    """Tokens drafted from; None: all. The official heads have none of their own."""
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> "EagleHeadConfig":
@@ -46,11 +49,14 @@ class EagleHeadConfig(HeadConfig):
             **read_common(raw),
             num_hidden_layers=raw.get("num_hidden_layers", 1),
             fc_bias=raw.get("bias", True),
+            draft_vocab_size=raw.get("draft_vocab_size"),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` that `from_json` reads back."""
         own = {"num_hidden_layers": self.num_hidden_layers, "bias": self.fc_bias}
+        if self.draft_vocab_size is not None:
+            own["draft_vocab_size"] = self.draft_vocab_size
         return common_json(self) | own
 
     @property
@@ -70,23 +76,31 @@ class _Layer(nn.Module):
     def forward(
         self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        normed = x if self.input_layernorm is None else self.input_layernorm(x)
-        attended: Tensor = x + self.self_attn(normed, rotation, mask, cache)
-        out: Tensor = attended + self.mlp(self.post_attention_layernorm(attended))
+        return self.finish(x, self.self_attn(self.inputs(x), rotation, mask, cache))
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """What attention reads, [B, T, H]."""
+        return x if self.input_layernorm is None else self.input_layernorm(x)
+
+    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Both residuals and the MLP: [B, T, H]."""
+        total = x + attended
+        out: Tensor = total + self.mlp(self.post_attention_layernorm(total))
         return out
 
 
-class EagleHead(nn.Module):
+class EagleHead(DraftVocab):
     """The network of an EAGLE-1/2 head; embedding and output head are the target's."""
 
     def __init__(self, config: EagleHeadConfig) -> None:
-        super().__init__()
+        size = config.draft_vocab_size
+        super().__init__(config.vocab_size if size is None else size, config.vocab_size)
         self.config = config
         self.fc = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=config.fc_bias)
         self.layers = nn.ModuleList(
             _Layer(config, layer) for layer in range(config.num_hidden_layers)
         )
-        self._rotary = Rotary(config.head_dim, config.rope_theta)
+        self.rotary = Rotary(config.head_dim, config.rope_theta)
 
     def forward(
         self,
@@ -106,9 +120,10 @@ class EagleHead(nn.Module):
             cache: where keys and values are kept; None: only this call's.
 
         Returns:
-            [B, T, H]; `target.logits` of it are the draft distribution of t_{i+2}.
+            [B, T, H]; `target.logits` of it are the draft distribution of t_{i+2}, those of the
+            draft vocabulary alone where the head has one.
         """
-        rotation = self._rotary(position_ids, features.dtype)
+        rotation = self.rotary(position_ids, features.dtype)
         x: Tensor = self.fc(torch.cat((embeddings, features), dim=-1))
         for layer in self.layers:
             x = layer(x, rotation, mask, cache)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
+from adaeagle.models.kernels import Mode, Product
 from adaeagle.models.kv_cache import KVCache
 
 Rotation = tuple[Tensor, Tensor]
@@ -130,18 +131,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(input_size, kv_size, bias=config.qkv_bias)
         self.o_proj = nn.Linear(size, config.hidden_size, bias=False)
         self._sizes = (config.num_attention_heads, config.num_key_value_heads)
-        self._fused: tuple[Tensor, Tensor | None] | None = None
+        self._fused: Product | None = None
 
-    def fuse(self) -> None:
+    def fuse(self, mode: Mode) -> None:
         """Makes one product of three; the parameters become views of what it multiplies by."""
-        self._fused = _fused(self.q_proj, self.k_proj, self.v_proj)
+        self._fused = _fused(mode, self.q_proj, self.k_proj, self.v_proj)
 
     def project(self, x: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each [B, heads, T, D], of inputs [B, T, input_size]."""
         shape = (*x.shape[:2], -1, self.head_dim)
         if self._fused is not None:
             num_query, num_key = self._sizes
-            states = F.linear(x, *self._fused).view(shape)
+            states = self._fused(x)[0].view(shape)
             turned = _rotate(states[:, :, : num_query + num_key], rotation).transpose(1, 2)
             value = states[:, :, num_query + num_key :].transpose(1, 2)
             return turned[:, :num_query], turned[:, num_query:], value
@@ -171,8 +172,8 @@ class Attention(nn.Module):
         return self.merge(mixed)
 
 
-def _fused(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases of layers with one input, side by side; theirs become views of them."""
+def _fused(mode: Mode, *layers: nn.Linear) -> Product:
+    """One product of layers with one input; their weights and biases become views of its own."""
     weight = torch.cat([layer.weight.data for layer in layers])
     bias = None
     if layers[0].bias is not None:
@@ -184,7 +185,9 @@ def _fused(*layers: nn.Linear) -> tuple[Tensor, Tensor | None]:
         if bias is not None:
             layer.bias.data = bias[rows]
         row = rows.stop
-    return weight, bias
+    product = Product([{"weight": weight, "bias": bias}])
+    product.pack(mode)
+    return product
 
 
 class GatedMLP(nn.Module):
@@ -196,15 +199,15 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
-        self._fused: tuple[Tensor, Tensor | None] | None = None
+        self._fused: Product | None = None
 
-    def fuse(self) -> None:
+    def fuse(self, mode: Mode) -> None:
         """Makes one product of two, as in `Attention`."""
-        self._fused = _fused(self.gate_proj, self.up_proj)
+        self._fused = _fused(mode, self.gate_proj, self.up_proj)
 
     def forward(self, x: Tensor) -> Tensor:
         if self._fused is not None:
-            gate, up = F.linear(x, *self._fused).chunk(2, dim=-1)
+            gate, up = self._fused(x)[0].chunk(2, dim=-1)
             return self.down_proj(self.activation(gate) * up)  # type: ignore[no-any-return]
         return self.down_proj(  # type: ignore[no-any-return]
             self.activation(self.gate_proj(x)) * self.up_proj(x)

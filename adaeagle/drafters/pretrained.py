@@ -20,15 +20,22 @@ LM = "-lm"
 """The end of a bundled model's name that means its small LM: `mini-lm`."""
 
 
-def eagle(target: Target, head: str = "mini", revision: str | None = None) -> EagleDrafter:
+def eagle(
+    target: Target,
+    head: str = "mini",
+    draft_vocab: str | None = None,
+    revision: str | None = None,
+) -> EagleDrafter:
     """An EAGLE-1, EAGLE-2 or EAGLE-3 head on the target's features.
 
     Args:
         target: whose features it reads.
         head: a bundled one, a folder or a Hugging Face id.
+        draft_vocab: a JSON file with the list of target ids that an EAGLE-1/2 head shall draft
+            from; None: as the head was trained.
         revision: of a Hugging Face repository.
     """
-    return EagleDrafter.from_pretrained(head, target, revision=revision)
+    return EagleDrafter.from_pretrained(head, target, draft_vocab=draft_vocab, revision=revision)
 
 
 def lm(target: Target, model: str = "mini", revision: str | None = None) -> ModelDrafter:
@@ -50,11 +57,14 @@ def pretrained(target: Target, name: str, revision: str | None = None) -> Drafte
         name: a bundled one (`mini`, and `mini-lm` for its small LM), a folder or a Hugging Face id.
         revision: of a Hugging Face repository.
     """
-    if not Path(name).exists() and bundled_folder(name.removesuffix(LM), "draft_lm"):
-        if name.endswith(LM):
+    if not Path(name).exists():
+        if name.endswith(LM) and bundled_folder(name.removesuffix(LM), "draft_lm"):
             return lm(target, name.removesuffix(LM))
-        return eagle(target, name)
-    return (eagle if is_head(name) else lm)(target, name, revision)
+        if bundled_folder(name, "eagle_head"):
+            return eagle(target, name)
+    if is_head(name):
+        return eagle(target, name, revision=revision)
+    return lm(target, name, revision)
 
 
 def is_head(name: str) -> bool:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from adaeagle.models.kernels import Mode
 from adaeagle.models.kv_cache import KVCache, LayerShape
 from adaeagle.models.llama import LlamaLayers
 
@@ -66,6 +67,11 @@ class Backbone(nn.Module):
         self.form: Form = self._try(layers)
         """What is called where a cache is filled, unless somebody else has a say in it."""
         log.debug("%s is run by its %s", type(self._whole).__name__, self.form)
+
+    def pack(self, mode: Mode) -> None:
+        """Chooses kernels, where the layers are computed from their weights."""
+        if self.form == "weights" and self._llama is not None:
+            self._llama.pack(mode)
 
     def forward(
         self,

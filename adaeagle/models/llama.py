@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from adaeagle.models.hooks import HookWatch
+from adaeagle.models.kernels import Mode, Parameters, Product
 from adaeagle.models.kv_cache import KVCache, Slots
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -28,9 +29,6 @@ FILES = tuple(f"transformers.models.{family}.modeling_{family}" for family in FA
 GROUPED_ON = ("cpu",)
 """Devices whose attention reads grouped heads where they lie; `transformers` copies keys and values
 for it where there is a mask. Elsewhere it is left to `transformers`."""
-
-Parameters = dict[str, Any]
-"""A module's own `_parameters`, so that replaced ones are found."""
 
 
 class LlamaLayers:
@@ -53,6 +51,11 @@ class LlamaLayers:
     def are_untouched(self) -> bool:
         """Whether nobody has put a hook, another forward or another module into a layer since."""
         return self._watch.is_quiet() and self._config._attn_implementation == "sdpa"
+
+    def pack(self, mode: Mode) -> None:
+        """Chooses the kernels of every layer's products."""
+        for layer in self._layers:
+            layer.pack(mode)
 
     def __call__(
         self,
@@ -97,15 +100,12 @@ class _Layer:
         self._head_dim: int = attention.head_dim
         self._scaling: float = attention.scaling
         self._is_grouped: bool = attention.num_key_value_groups > 1
-        self._query = _linear(attention.q_proj)
-        self._key = _linear(attention.k_proj)
-        self._value = _linear(attention.v_proj)
-        self._out = _linear(attention.o_proj)
+        self._qkv = _product(attention.q_proj, attention.k_proj, attention.v_proj)
+        self._out = _product(attention.o_proj)
         self._query_norm = _norm(getattr(attention, "q_norm", None))
         self._key_norm = _norm(getattr(attention, "k_norm", None))
-        self._gate = _linear(mlp.gate_proj)
-        self._up = _linear(mlp.up_proj)
-        self._down = _linear(mlp.down_proj)
+        self._gate_up = _product(mlp.gate_proj, mlp.up_proj)
+        self._down = _product(mlp.down_proj)
         self._activation = mlp.act_fn
         self._input_norm = _norm(layer.input_layernorm)
         self._mlp_norm = _norm(layer.post_attention_layernorm)
@@ -121,17 +121,20 @@ class _Layer:
         """[T*R, D] → [T*R, D]."""
         heads = (*texts_rows, -1, self._head_dim)
         x = self._input_norm(rows)
-        query = self._query_norm(_apply(self._query, x).view(heads))
-        key = self._key_norm(_apply(self._key, x).view(heads))
+        query, key, value = (states.view(heads) for states in self._qkv(x))
+        query, key = self._query_norm(query), self._key_norm(key)
         slots.new_keys.copy_(_turned(key, rotary).transpose(1, 2))
-        slots.new_values.copy_(_apply(self._value, x).view(heads).transpose(1, 2))
+        slots.new_values.copy_(value.transpose(1, 2))
         query = _turned(query, rotary).transpose(1, 2)
         mixed = self._attend(query, slots.keys, slots.values, mask)
-        rows = rows + _apply(self._out, mixed.reshape(rows.shape[0], -1))
-        x = self._mlp_norm(rows)
-        return rows + _apply(
-            self._down, self._activation(_apply(self._gate, x)) * _apply(self._up, x)
-        )
+        rows = rows + self._out(mixed.reshape(rows.shape[0], -1))[0]
+        gate, up = self._gate_up(self._mlp_norm(rows))
+        return rows + self._down(self._activation(gate) * up)[0]
+
+    def pack(self, mode: Mode) -> None:
+        """Chooses the kernels of its products."""
+        for product in (self._qkv, self._out, self._gate_up, self._down):
+            product.pack(mode)
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
         """[T, N, R, H] → [T, R, N, H]."""
@@ -151,14 +154,11 @@ def _turned(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return (states * cos).add_(states.roll(states.shape[-1] // 2, -1).mul_(sin))
 
 
-def _apply(linear: Parameters, rows: Tensor) -> Tensor:
-    return F.linear(rows, linear["weight"], linear["bias"])
-
-
-def _linear(module: nn.Module) -> Parameters:
-    if type(module) is not nn.Linear:
-        raise TypeError(f"a projection must be a plain nn.Linear, got {type(module).__name__}")
-    return module._parameters
+def _product(*modules: nn.Module) -> Product:
+    for module in modules:
+        if type(module) is not nn.Linear:
+            raise TypeError(f"a projection must be a plain nn.Linear, got {type(module).__name__}")
+    return Product([module._parameters for module in modules])
 
 
 class _Norm:

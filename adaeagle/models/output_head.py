@@ -7,12 +7,14 @@ the one that reproduces the model's own logits.
 Shapes: D hidden size, V vocabulary.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from adaeagle.models.kernels import Mode, OneProduct
 
 FACTORS = ("logit_scale", "logits_scaling", "output_multiplier")
 DIVISORS = ("logits_scaling",)
@@ -23,7 +25,7 @@ SOFT_CAPS = ("final_logit_softcapping",)
 class OutputHead:
     """cap * tanh(linear(features) * factor / divisor / cap), each part where there is one."""
 
-    linear: nn.Module
+    linear: Callable[[Tensor], Tensor]
     factor: float | None = None
     divisor: float | None = None
     soft_cap: float | None = None
@@ -38,6 +40,36 @@ class OutputHead:
         if self.soft_cap is not None:
             logits = torch.tanh(logits / self.soft_cap) * self.soft_cap
         return logits
+
+    def packed(self, mode: Mode) -> "OutputHead":
+        """The same head with the kernel that `mode` chooses."""
+        if type(self.linear) is not nn.Linear or mode == "torch":
+            return self
+        product = OneProduct(self.linear)
+        product.pack(mode)
+        return replace(self, linear=product)
+
+    def cut_to(self, token_ids: Tensor) -> "OutputHead":
+        """The same head for some tokens alone: [..., D] → [..., W], with a copy of their weights.
+
+        Args:
+            token_ids: [W] int64, the target's ids.
+
+        Raises:
+            TypeError: the layer is no plain linear one, such as a quantised one.
+        """
+        linear = self.linear
+        if type(linear) is not nn.Linear:
+            raise TypeError(
+                f"a draft vocabulary needs a plain output layer, got {type(linear).__name__}"
+            )
+        ids = token_ids.to(linear.weight.device)
+        with torch.device("meta"):
+            cut = nn.Linear(linear.in_features, len(ids), bias=linear.bias is not None)
+        cut.weight = nn.Parameter(linear.weight.detach()[ids], requires_grad=False)
+        if linear.bias is not None:
+            cut.bias = nn.Parameter(linear.bias.detach()[ids], requires_grad=False)
+        return replace(self, linear=cut)
 
 
 def forms(linear: nn.Module, config: Any) -> Iterator[OutputHead]:

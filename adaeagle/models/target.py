@@ -6,6 +6,7 @@ V vocabulary.
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,11 @@ from transformers import (
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.models.backbone import LAST, Backbone, Features
 from adaeagle.models.checks import check_tree, input_device, learn
+from adaeagle.models.fetched import fetched_folder
+from adaeagle.models.gguf import gguf_arguments, is_gguf, unwrap
+from adaeagle.models.kernels import Mode, check_mode, mode_of
 from adaeagle.models.kv_cache import KVCache, attention_mask
+from adaeagle.models.output_head import OutputHead
 from adaeagle.models.processors import check_processors
 from adaeagle.models.supported import check_attention, check_length, check_model, check_type
 from adaeagle.tree import DraftTree, ExtraRows, ancestors
@@ -38,6 +43,8 @@ class Target:
         tokenizer: its tokenizer, if it has one; token ids work everywhere.
         max_length: most tokens of prompt and text together; None: the model's context.
         name: what results call it.
+        kernels: what multiplies by the weights on a CPU, see `adaeagle.models.kernels`: "torch",
+            "onednn", or "auto", the quicker one of each shape. Heads and draft models follow it.
     """
 
     def __init__(
@@ -47,7 +54,9 @@ class Target:
         *,
         max_length: int | None = None,
         name: str = "",
+        kernels: Mode = "torch",
     ) -> None:
+        check_mode(kernels)
         check_model(model)
         config = model.config.get_text_config()
         context = getattr(config, "max_position_embeddings", None) or max_length
@@ -67,6 +76,9 @@ class Target:
         self._embedding = model.get_input_embeddings()
         self._anatomy = learn(model)
         self.body = Backbone(model, self._anatomy.layers, self.device)
+        self.kernels = mode_of(kernels, model)
+        self.body.pack(self.kernels)
+        self._head = self._anatomy.head.packed(self.kernels)
         check_tree(model, self._run_tree)
 
     @classmethod
@@ -81,8 +93,10 @@ class Target:
         revision: str | None = None,
         device_map: str | dict[str, Any] | None = None,
         quantization_config: Any = None,
+        kernels: Mode = "auto",
     ) -> "Target":
-        """Loads a bundled model ("mini"), a folder, or a Hugging Face id.
+        """Loads a bundled model ("mini"), a fetched one ("smollm2"), a folder, a GGUF file, or a
+        Hugging Face id.
 
         Args:
             name: what to load.
@@ -93,16 +107,22 @@ class Target:
             revision: of a Hugging Face repository.
             device_map: passed to `transformers`, to spread a model over devices.
             quantization_config: passed to `transformers`, such as a `BitsAndBytesConfig`.
+            kernels: see `Target`; "auto" leaves small models as they are.
 
         Raises:
             NotImplementedError: the model's drafted text could differ from its plain text.
-            ValueError: the checkpoint lacks weights.
+            ValueError: the checkpoint lacks weights, or a GGUF file is not whole.
+            FileNotFoundError: a known model has not been fetched.
+            ModuleNotFoundError: a GGUF file is given, and the extra `adaeagle[gguf]` is missing.
         """
         if device is not None and device_map is not None:
             raise ValueError(f"device must be None where device_map is given, got {device!r}")
-        folder = str(bundled_folder(name, "target") or name)
+        folder = str(bundled_folder(name, "target") or fetched_folder(name) or name)
         check_attention(attn_implementation)
-        check_type(AutoConfig.from_pretrained(folder, revision=revision))
+        gguf = gguf_arguments(name) if is_gguf(name) else {}
+        if gguf:
+            folder = str(Path(name).parent)
+        check_type(AutoConfig.from_pretrained(folder, revision=revision, **gguf))
         given = {"device_map": device_map, "quantization_config": quantization_config}
         load: Any = AutoModelForCausalLM.from_pretrained  # typed for one of its two answers
         model, loaded = load(
@@ -111,6 +131,7 @@ class Target:
             attn_implementation=attn_implementation,
             revision=revision,
             output_loading_info=True,
+            **gguf,
             **{key: value for key, value in given.items() if value is not None},
         )
         # `transformers` would draw them at random.
@@ -118,9 +139,12 @@ class Target:
             raise ValueError(
                 f"{name} must hold every weight, missing {sorted(loaded['missing_keys'])}"
             )
+        if gguf:
+            unwrap(model)
         if device is not None:
             model.to(device)
-        return cls(model, _load_tokenizer(folder, revision), max_length=max_length, name=name)
+        tokenizer = _load_tokenizer(folder, revision, gguf)
+        return cls(model, tokenizer, max_length=max_length, name=name, kernels=kernels)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -153,7 +177,11 @@ class Target:
 
     def logits(self, features: Tensor) -> Tensor:
         """The model's logits of features of its last layer, after its norm: [..., D] → [..., V]."""
-        return self._anatomy.head(features).to(self.device)
+        return self._head(features).to(self.device)
+
+    def cut_head(self, token_ids: Tensor) -> OutputHead:
+        """`logits` for the tokens [W] alone: [..., D] → [..., W]; see `OutputHead.cut_to`."""
+        return self._anatomy.head.cut_to(token_ids).packed(self.kernels)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a conversation that the assistant is to continue.
@@ -315,9 +343,11 @@ def _beside(own: Tensor, allowed: Tensor) -> Tensor:
     return joined
 
 
-def _load_tokenizer(folder: str, revision: str | None) -> PreTrainedTokenizerBase | None:
+def _load_tokenizer(
+    folder: str, revision: str | None, gguf: dict[str, str]
+) -> PreTrainedTokenizerBase | None:
     try:
-        return AutoTokenizer.from_pretrained(folder, revision=revision)
+        return AutoTokenizer.from_pretrained(folder, revision=revision, **gguf)
     except (OSError, ValueError) as error:
         log.info("%s has no tokenizer: %s", folder, error)
         return None

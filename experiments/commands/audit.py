@@ -44,6 +44,7 @@ def audit(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: Annotated[
         str | None,
         typer.Option(
@@ -63,7 +64,7 @@ def audit(
     from experiments.runs import audit as audits
 
     settings = audits.Settings(
-        models=ModelOptions(target, drafter, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         policies=policies or audits.POLICIES,
         against=against,
         prompts=prompts,

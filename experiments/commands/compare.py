@@ -27,6 +27,7 @@ def compare(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
@@ -52,7 +53,7 @@ def compare(
     from experiments.runs import compare as comparison
 
     settings = comparison.Settings(
-        models=ModelOptions(target, drafter, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         policies=policies or comparison.POLICIES,
         prompts=prompts,
         limit=limit,

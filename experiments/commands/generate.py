@@ -36,6 +36,7 @@ def generate(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
     temperature: options.Temperature = 0.0,
@@ -72,7 +73,7 @@ def generate(
         chosen = get_policy(policy)
     asked = answering.questions(prompt, prompts, limit)
     models = load_models(
-        ModelOptions(target, drafter, device, dtype, threads),
+        ModelOptions(target, drafter, device, dtype, threads, kernels),
         needs_drafter=not isinstance(chosen, Vanilla),
         is_greedy=chosen_sampling.is_greedy,
     )

@@ -14,6 +14,8 @@ from adaeagle.data.bundled import bundled_folder
 from adaeagle.decoding.sampling import SAMPLING_MODES, Sampling
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.identify import identify
+from adaeagle.models.gguf import is_gguf
+from adaeagle.models.kernels import MODES, check_mode
 from adaeagle.registry import get_drafter
 from experiments.errors import InputError, argument
 
@@ -32,6 +34,7 @@ class ModelOptions:
     device: str | None = None
     dtype: str | None = None
     threads: int | None = None
+    kernels: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     with Console(stderr=True).status("loading models"):
-        target = load_target(options.target, device, options.dtype)
+        target = load_target(options.target, device, options.dtype, options.kernels)
         with argument("--target", options.target):
             target.check_processors(is_greedy)
         drafter = None if spec is None else _load_drafter(spec, target)
@@ -75,6 +78,7 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
         "device": str(target.device),
         "dtype": identity.dtype,
         "threads": torch.get_num_threads(),
+        "kernels": target.kernels,
     }
     return Models(target, drafter, config)
 
@@ -110,8 +114,10 @@ def find_device(name: str | None) -> str:
     return name
 
 
-def load_target(name: str, device: str, dtype: str | None) -> Target:
-    """The target that `--target`, `--device` and `--dtype` name."""
+def load_target(name: str, device: str, dtype: str | None, kernels: str = "auto") -> Target:
+    """The target that `--target`, `--device`, `--dtype` and `--kernels` name."""
+    with argument("--kernels", kernels, f"one of {', '.join(MODES)}"):
+        check_mode(kernels)
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"--dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
     if (
@@ -120,10 +126,16 @@ def load_target(name: str, device: str, dtype: str | None) -> Target:
         and not Path(name).exists()
     ):
         raise InputError(f"--target {name!r}: this installation carries no bundled model")
-    must = "a bundled model (mini), a folder or a Hugging Face id of a causal language model"
+    must = "mini, smollm2, a folder, a .gguf file or a Hugging Face id of a causal language model"
     with argument("--target", name, must):
-        _check_folder(name)
-        return Target.from_pretrained(name, device=device, dtype=dtype)
+        if not is_gguf(name):
+            _check_folder(name)
+        return Target.from_pretrained(
+            name,
+            device=device,
+            dtype=dtype,
+            kernels=kernels,  # type: ignore[arg-type]  # checked above
+        )
 
 
 def _load_drafter(spec: str, target: Target) -> Drafter:
@@ -143,6 +155,7 @@ def _drafter_spec(options: ModelOptions) -> str:
     """The drafter to load."""
     if options.drafter is not None:
         return options.drafter
-    if options.target != BUNDLED_TARGET:
+    # A bundled head has its target's name.
+    if bundled_folder(options.target, "eagle_head") is None:
         raise InputError(f"--drafter must name a draft model for {options.target}, got none")
-    return BUNDLED_HEAD
+    return f"eagle(head={options.target!r})"

@@ -73,6 +73,13 @@ Threads = Annotated[
         rich_help_panel=MODELS,
     ),
 ]
+Kernels = Annotated[
+    str,
+    typer.Option(
+        help="What multiplies on a CPU: torch, onednn, or auto, the quicker one of each shape.",
+        rich_help_panel=MODELS,
+    ),
+]
 Prompts = Annotated[
     str,
     typer.Option(

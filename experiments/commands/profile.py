@@ -67,6 +67,7 @@ def profile(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     seed: options.Seed = 0,
@@ -78,7 +79,7 @@ def profile(
     from experiments.runs import profile as profiling
 
     settings = profiling.Settings(
-        models=ModelOptions(target, drafter, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         widths=widths,
         nodes=nodes,
         contexts=contexts,

@@ -51,6 +51,7 @@ def study(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
@@ -63,7 +64,7 @@ def study(
 
     settings = planning.Settings(
         out=out,
-        models=ModelOptions(target, drafter, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         prompts=prompts,
         limit=limit,
         max_new_tokens=max_new_tokens,

@@ -36,6 +36,7 @@ def trace(
     device: options.Device = None,
     dtype: options.Dtype = None,
     threads: options.Threads = None,
+    kernels: options.Kernels = "auto",
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
@@ -81,7 +82,7 @@ def trace(
 
     settings = tracing.Settings(
         out=out,
-        models=ModelOptions(target, drafter, device, dtype, threads),
+        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         prompts=prompts,
         limit=limit,
         max_new_tokens=max_new_tokens,

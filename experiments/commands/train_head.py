@@ -53,8 +53,15 @@ def train_head(
     warmup_steps: Annotated[int | None, _option("Of the learning rate.", least=0)] = None,
     num_layers: Annotated[int | None, _option("Of the draft model.", least=1)] = None,
     draft_vocab_size: Annotated[
-        int | None, _option("Tokens that an EAGLE-3 head drafts from.", least=1)
+        int | None, _option("Tokens that a head drafts from, the most frequent ones.", least=1)
     ] = None,
+    unroll: Annotated[
+        int | None,
+        _option("Steps of a draft that a head is trained on; default: the paper's.", least=1),
+    ] = None,
+    token_weight: Annotated[
+        float, _option("Of the cross-entropy beside an EAGLE head's feature loss.")
+    ] = 0.1,
     max_new_tokens: options.MaxNewTokens = 256,
     max_turns: Annotated[int, _option("Answered turns of a conversation.", least=1)] = 2,
     generation_batch_size: Annotated[

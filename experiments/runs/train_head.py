@@ -7,7 +7,7 @@ Three stages in one folder, each resumed where it was killed: the target answers
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import Dataset
 
 from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle3_head import Eagle3Head
@@ -25,7 +26,7 @@ from predictors.data.features import collect_features, feature_file
 from predictors.draft_models.causal_lm import CausalLMTraining
 from predictors.draft_models.conversations import questions, read_records
 from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, eagle_data
-from predictors.draft_models.eagle import EagleTraining, default_head_config
+from predictors.draft_models.eagle import EagleTraining, begin_as_sum, default_head_config
 from predictors.draft_models.eagle3 import (
     Eagle3Training,
     begin_as_target,
@@ -61,8 +62,12 @@ class TrainHeadSettings:
             1e-3 to 3e-3.
         warmup_steps: None: 2000 as the paper, at most a twentieth of the run.
         num_layers: None: 1 for a head, 2 for a language model; an EAGLE-3 head has one.
-        draft_vocab_size: tokens an EAGLE-3 head drafts from, the most frequent of the answers;
-            None: 32,000, or the target's where it has fewer.
+        draft_vocab_size: tokens a head drafts from, the most frequent of the answers; None: all for
+            an EAGLE head, 32,000, or the target's where it has fewer, for an EAGLE-3 head.
+        unroll: steps of a draft that a head is trained on; None: 1 for an EAGLE head and 7 for an
+            EAGLE-3 head, as the papers.
+        token_weight: of an EAGLE head's cross-entropy beside its feature loss; the paper's 0.1. A
+            head trained briefly is right more often with 1.
         max_new_tokens: longest answer of the target.
         max_turns: answered turns of a conversation.
         generation_batch_size: prompts the target answers side by side.
@@ -91,6 +96,8 @@ class TrainHeadSettings:
     warmup_steps: int | None = None
     num_layers: int | None = None
     draft_vocab_size: int | None = None
+    unroll: int | None = None
+    token_weight: float = 0.1
     max_new_tokens: int = 256
     max_turns: int = 2
     generation_batch_size: int = 32
@@ -111,15 +118,16 @@ class TrainHeadSettings:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "eagle3" and self.num_layers not in (None, 1):
             raise ValueError(f"num_layers of an EAGLE-3 head must be 1, got {self.num_layers}")
-        if self.kind != "eagle3" and self.draft_vocab_size is not None:
-            raise ValueError(
-                f"draft_vocab_size is for kind 'eagle3' and must be None, got "
-                f"{self.draft_vocab_size}"
-            )
+        if self.kind == "lm":
+            for name in ("draft_vocab_size", "unroll"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"{name} is for heads and must be None, got {getattr(self, name)}"
+                    )
         for name in ("max_steps", "batch_size", "num_nodes", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "num_layers"):
+        for name in ("learning_rate", "num_layers", "draft_vocab_size", "unroll"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be > 0, got {value}")
@@ -131,6 +139,8 @@ class TrainHeadSettings:
             raise ValueError(
                 f"window must be > max_new_tokens={self.max_new_tokens}, got {self.window}"
             )
+        if self.token_weight < 0:
+            raise ValueError(f"token_weight must be >= 0, got {self.token_weight}")
         if self.max_steps <= 1 and self.warmup_steps is None:
             raise ValueError(f"max_steps must be >= 2 for a warm-up, got {self.max_steps}")
 
@@ -153,14 +163,35 @@ def train_head(settings: TrainHeadSettings, target: Target | None = None) -> dic
     records = read_records(settings.data, settings.limit)
     if target is None:
         target = Target.from_pretrained(settings.target, dtype=settings.dtype)
-    settings.out.mkdir(parents=True, exist_ok=True)
-    resolved = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(settings).items()}
-    _write_json(settings.out / "config.json", resolved)
     shards = _own_text(target, records, settings)
     if settings.kind != "lm":
-        found = _train_eagle(target, shards, settings)
-    else:
-        found = _train_lm(target, records, shards, settings)
+        return train_head_on(target, shards, settings, started)
+    return _finish(_train_lm(target, records, shards, settings), settings, started)
+
+
+def train_head_on(
+    target: Target,
+    shards: Sequence[Path],
+    settings: TrainHeadSettings,
+    started: float | None = None,
+) -> dict[str, Any]:
+    """The last two stages, on text of the target that is there already.
+
+    Args:
+        target: the model that wrote it.
+        shards: of `predictors.draft_models.self_generation`.
+        settings: of an EAGLE or EAGLE-3 head.
+        started: `time.perf_counter()` when the first stage began; None: now.
+
+    Returns:
+        what came out, as in `out / "result.json"`.
+    """
+    if started is None:
+        started = time.perf_counter()
+    return _finish(_train_eagle(target, shards, settings), settings, started)
+
+
+def _finish(found: dict[str, Any], settings: TrainHeadSettings, started: float) -> dict[str, Any]:
     result = {
         "kind": settings.kind,
         "target": settings.target,
@@ -172,10 +203,18 @@ def train_head(settings: TrainHeadSettings, target: Target | None = None) -> dic
     return result
 
 
+def _claim(settings: TrainHeadSettings) -> None:
+    """Makes the folder, and writes down what is to be made in it."""
+    settings.out.mkdir(parents=True, exist_ok=True)
+    resolved = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(settings).items()}
+    _write_json(settings.out / "config.json", resolved)
+
+
 def _own_text(
     target: Target, records: Sequence[dict[str, Any]], settings: TrainHeadSettings
 ) -> list[Path]:
     """The target's answers; processes that were started together share the work."""
+    _claim(settings)
     conversations = [asked for asked in map(questions, records) if asked]
     if not conversations:
         raise ValueError(
@@ -206,6 +245,7 @@ def _own_text(
 def _train_eagle(
     target: Target, shards: Sequence[Path], settings: TrainHeadSettings
 ) -> dict[str, Any]:
+    _claim(settings)
     features = None
     if settings.store_features:
         features = settings.out / ("features3" if settings.kind == "eagle3" else "features")
@@ -222,13 +262,11 @@ def _train_eagle(
     )
     L.seed_everything(settings.seed, verbose=False)
     if settings.kind == "eagle3":
-        texts = data.training
-        answers = (texts[index] for index in range(len(texts)))  # type: ignore[arg-type]
-        module3 = _eagle3_module(target, answers, settings)
+        module3 = _eagle3_module(target, data.training, settings)
         head: EagleHead | Eagle3Head = module3.head
         trainer, metrics = _fit(module3, data, settings, clip=0.5, clip_by="norm")
     else:
-        module = _eagle_module(target, settings)
+        module = _eagle_module(target, data.training, settings)
         head = module.head
         # The paper clips by value.
         trainer, metrics = _fit(module, data, settings, clip=0.5, clip_by="value")
@@ -237,24 +275,30 @@ def _train_eagle(
     return {"num_texts": len(dataset), "num_tokens": dataset.num_tokens, **metrics}
 
 
-def _eagle_module(target: Target, settings: TrainHeadSettings) -> EagleTraining:
+def _eagle_module(
+    target: Target, texts: Dataset[EagleBatch], settings: TrainHeadSettings
+) -> EagleTraining:
+    size, layers = settings.draft_vocab_size, settings.num_layers or 1
+    head = EagleHead(default_head_config(target, layers, size))
+    _set_vocab(head, texts)
+    begin_as_sum(head)
     return EagleTraining(
-        EagleHead(default_head_config(target, num_layers=settings.num_layers or 1)),
+        head,
         target,
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate or 3e-5,
         warmup_steps=settings.warmup,
+        token_weight=settings.token_weight,
+        unroll=settings.unroll or 1,
         seed=settings.seed,
     )
 
 
 def _eagle3_module(
-    target: Target, texts: Iterable[EagleBatch], settings: TrainHeadSettings
+    target: Target, texts: Dataset[EagleBatch], settings: TrainHeadSettings
 ) -> Eagle3Training:
     head = Eagle3Head(default_head3_config(target, settings.draft_vocab_size))
-    if head.has_draft_vocab:
-        size = head.config.draft_vocab_size
-        head.set_vocab(frequent_tokens(texts, target.vocab_size, size))
+    _set_vocab(head, texts)
     begin_as_target(head, target)
     return Eagle3Training(
         head,
@@ -262,7 +306,17 @@ def _eagle3_module(
         max_steps=settings.max_steps,
         learning_rate=settings.learning_rate or 5e-5,
         warmup_steps=settings.warmup,
+        unroll=settings.unroll or 7,
     )
+
+
+def _set_vocab(head: EagleHead | Eagle3Head, texts: Dataset[EagleBatch]) -> None:
+    """Lets a head draft from the tokens that are most frequent in the answers of `texts`."""
+    if head.vocab_map is None:
+        return
+    answers = (texts[index] for index in range(len(texts)))  # type: ignore[arg-type]
+    size = len(head.vocab_map)
+    head.set_vocab(frequent_tokens(answers, head.config.vocab_size, size))
 
 
 def _train_lm(

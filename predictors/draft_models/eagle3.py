@@ -35,7 +35,7 @@ from adaeagle.models.kv_cache import additive
 from adaeagle.models.target import Target
 from predictors.data.features import target_features
 from predictors.draft_models.data import EagleBatch
-from predictors.draft_models.eagle3_roots import Roots, unrolled_attention
+from predictors.draft_models.eagle3_roots import Roots, UnrolledAttention
 from predictors.draft_models.rollout import accepted_lengths
 from predictors.draft_models.training import HeadTraining
 
@@ -100,6 +100,7 @@ class Eagle3Training(HeadTraining):
         unroll: steps of the training-time test.
         decay: each step's loss weighs this much of the one before.
         rollout: see there.
+        matrix_lr: see there.
     """
 
     head: Eagle3Head
@@ -116,6 +117,7 @@ class Eagle3Training(HeadTraining):
         unroll: int = 7,
         decay: float = 0.8,
         rollout: int = 5,
+        matrix_lr: float | None = None,
     ) -> None:
         super().__init__(
             head,
@@ -124,6 +126,7 @@ class Eagle3Training(HeadTraining):
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             warmup_steps=warmup_steps,
+            matrix_lr=matrix_lr,
             rollout=rollout,
         )
         if unroll < 1:
@@ -142,34 +145,21 @@ class Eagle3Training(HeadTraining):
             roots: of the texts.
         """
         head, layer = self.head, self.head.midlayer
-        attention = layer.self_attn
-        group = attention.q_proj.out_features // attention.k_proj.out_features
         num_pairs = token_ids.shape[1] - 1
         embeddings = self.target.embed(token_ids[:, 1:]).to(features.dtype)
         fused = head.fuse(features[:, :-1])
         positions = torch.arange(num_pairs, device=token_ids.device).unsqueeze(0)
-        # Every pair has keys; queries, and all that follows, are of the roots alone.
-        _, *pairs = attention.project(
-            layer.inputs(embeddings, fused), head.rotary(positions, fused.dtype)
-        )
-        keys, values = (part.repeat_interleave(group, dim=1) for part in pairs)
         sees = positions <= roots.padded.unsqueeze(2)  # [B, R, T-1]
-        mask = additive(sees.unsqueeze(1), keys.dtype)
+        mask = additive(sees.unsqueeze(1), fused.dtype)
+        attention = UnrolledAttention(layer.self_attn, roots, mask)
+        # Every pair has keys; queries, and all that follows, are of the roots alone.
+        attention.read(layer.inputs(embeddings, fused), head.rotary(positions, fused.dtype))
         states = fused[roots.texts, roots.pairs].unsqueeze(0)
-        own: list[tuple[Tensor, Tensor]] = []
         for step in range(self.unroll):
             taken = embeddings[roots.texts, (roots.pairs + step).clamp(max=num_pairs - 1)]
-            query, key, value = attention.project(
-                layer.inputs(taken.unsqueeze(0), states),
-                head.rotary((roots.pairs + step).unsqueeze(0), states.dtype),
-            )
-            if step > 0:
-                key, value = (roots.pad(part) for part in (key, value))
-                own.append(
-                    (key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1))
-                )
-            mixed = unrolled_attention(roots.pad(query), (keys, values), own, mask)
-            states = layer.finish(states, attention.merge(roots.unpad(mixed)))
+            rotation = head.rotary((roots.pairs + step).unsqueeze(0), states.dtype)
+            inputs = layer.inputs(taken.unsqueeze(0), states)
+            states = layer.finish(states, attention(inputs, rotation, step))
             yield states[0]
 
     def losses(self, batch: EagleBatch, features: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,14 +211,11 @@ class Eagle3Training(HeadTraining):
         drafted = drafted if vocab is None else vocab[drafted]
         return (drafted == said).float().sum() / max(1, len(said))
 
-    def target_logits(self, states: Tensor) -> Tensor:
-        """The draft's logits in the target's vocabulary, -inf where the draft's has no token."""
-        logits = self.head.logits(states)
+    def likeliest(self, states: Tensor) -> Tensor:
+        """The target's id of the token that states lead to: [..., H] → [...]."""
+        chosen = self.head.logits(states).argmax(-1)
         vocab = self.head.vocab_map
-        if vocab is None:
-            return logits
-        shape = (*logits.shape[:-1], self.target.vocab_size)
-        return logits.new_full(shape, -torch.inf).index_copy_(-1, vocab, logits)
+        return chosen if vocab is None else vocab[chosen]
 
     def _features(self, batch: EagleBatch) -> tuple[Tensor, Tensor]:
         """The three layers [B, T, 3H] and the last [B, T, H]."""
@@ -249,7 +236,7 @@ class Eagle3Training(HeadTraining):
         loss, agreements = self.losses(batch, features, last)
         lengths = accepted_lengths(
             self.head,
-            self.target_logits,
+            self.likeliest,
             batch.token_ids,
             self.target.embed(batch.token_ids).to(features.dtype),
             self.head.fuse(features),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from adaeagle.drafters.head_layers import Attention, Rotation
+
 
 @dataclass(frozen=True, slots=True)
 class Roots:
@@ -39,6 +41,44 @@ class Roots:
     def unpad(self, values: Tensor) -> Tensor:
         """[B, A, R, D] → [1, A, M, D]."""
         return values.transpose(1, 2)[self.is_root].transpose(0, 1).unsqueeze(0)
+
+
+class UnrolledAttention:
+    """One attention layer of chains that are unrolled from roots.
+
+    Args:
+        attention: the head's.
+        roots: where chains begin.
+        mask: additive [B, 1, R, T-1], which pairs each root sees.
+    """
+
+    def __init__(self, attention: Attention, roots: Roots, mask: Tensor) -> None:
+        self._attention = attention
+        self._roots = roots
+        self._mask = mask
+        self._group = attention.q_proj.out_features // attention.k_proj.out_features
+        self._pairs: tuple[Tensor, Tensor]
+        self._own: list[tuple[Tensor, Tensor]] = []
+
+    def read(self, inputs: Tensor, rotation: Rotation) -> None:
+        """Takes the keys and values of every pair, from inputs [B, T-1, D]."""
+        _, key, value = self._attention.project(inputs, rotation)
+        self._pairs = self._repeated(key, value)
+
+    def __call__(self, inputs: Tensor, rotation: Rotation, step: int) -> Tensor:
+        """One step of all roots: [1, M, D] → [1, M, H]."""
+        roots = self._roots
+        query, key, value = self._attention.project(inputs, rotation)
+        if step > 0:
+            self._own.append(self._repeated(roots.pad(key), roots.pad(value)))
+        mixed = unrolled_attention(roots.pad(query), self._pairs, self._own, self._mask)
+        return self._attention.merge(roots.unpad(mixed))
+
+    def _repeated(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        return (
+            key.repeat_interleave(self._group, dim=1),
+            value.repeat_interleave(self._group, dim=1),
+        )
 
 
 def unrolled_attention(

@@ -19,7 +19,7 @@ from adaeagle.models.kv_cache import KVCache, additive
 @torch.no_grad()
 def accepted_lengths(
     head: EagleHead | Eagle3Head,
-    logits: Callable[[Tensor], Tensor],
+    likeliest: Callable[[Tensor], Tensor],
     token_ids: Tensor,
     embeddings: Tensor,
     features: Tensor,
@@ -29,7 +29,7 @@ def accepted_lengths(
 
     Args:
         head: drafts.
-        logits: of the head's output, in the target's vocabulary.
+        likeliest: the token that the head's output [..., H] says first, the target's id [...].
         token_ids: [B, T+1] the text.
         embeddings: [B, T+1, H] of the text.
         features: [B, T+1, H] the target's, as the head reads them (`Eagle3Head.fuse`).
@@ -55,7 +55,7 @@ def accepted_lengths(
         mask = additive(allowed, states.dtype)[None, None]
         positions = (index + step).expand(num_texts, -1)
         states = head(embeddings[:, taken], states, positions, mask, cache)
-        drafted = logits(states).argmax(-1)
+        drafted = likeliest(states)
         following = (index + 2 + step).clamp(max=num_pairs)
         is_inside = index + 2 + step <= num_pairs
         is_alive &= (drafted == token_ids[:, following]) & is_inside

@@ -108,7 +108,7 @@ def collect_self_generated(
     for index in track(todo, "self-generated text", console=STDERR, disable=not todo):
         first = starts[index]
         chosen = conversations[first : first + settings.shard_size]
-        _write(_answer(target, chosen, first, settings), paths[index])
+        write_texts(_answer(target, chosen, first, settings), paths[index])
     return paths
 
 
@@ -183,7 +183,7 @@ def _decode(target: Target, token_ids: list[int]) -> str:
     return str(target.tokenizer.decode(token_ids, skip_special_tokens=True))
 
 
-def _write(texts: list[SelfGenerated], path: Path) -> None:
+def write_texts(texts: list[SelfGenerated], path: Path) -> None:
     """One shard: the texts end to end, and where each begins and is answered."""
     flat = [token for text in texts for token in text.prompt_ids + text.answer_ids]
     tensors: dict[str, Tensor] = {

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from adaeagle.models.target import Target
 from predictors.draft_models.causal_lm import trapezoid
+from predictors.training.muon import MuonAdamW
 
 
 class HeadTraining(L.LightningModule):
@@ -24,6 +25,8 @@ class HeadTraining(L.LightningModule):
         learning_rate: AdamW's, at its highest. A small head trained briefly wants 1e-3 and more.
         weight_decay: AdamW's.
         warmup_steps: optimiser steps of linear warm-up.
+        matrix_lr: Muon's learning rate for the head's matrices, at its highest, about 0.02; None:
+            AdamW steps them too, as the papers do.
         rollout: drafted tokens of validation's greedy chains.
     """
 
@@ -36,14 +39,16 @@ class HeadTraining(L.LightningModule):
         learning_rate: float,
         weight_decay: float,
         warmup_steps: int,
+        matrix_lr: float | None,
         rollout: int,
     ) -> None:
         super().__init__()
         for name, value in (("max_steps", max_steps), ("rollout", rollout)):
             if value < 1:
                 raise ValueError(f"{name} must be >= 1, got {value}")
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
+        for name, rate in (("learning_rate", learning_rate), ("matrix_lr", matrix_lr)):
+            if rate is not None and rate <= 0:
+                raise ValueError(f"{name} must be > 0, got {rate}")
         self.target = target  # not a module: its weights stay out of checkpoints and optimiser
         target.model.requires_grad_(False)
         self.head = head
@@ -51,6 +56,7 @@ class HeadTraining(L.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_steps = warmup_steps
+        self.matrix_lr = matrix_lr
         self.rollout = rollout
 
     def on_fit_start(self) -> None:
@@ -77,11 +83,20 @@ class HeadTraining(L.LightningModule):
             )
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.head.parameters(),
-            lr=self.learning_rate,
-            betas=(0.9, 0.95),
-            weight_decay=self.weight_decay,
+        matrices: list[Tensor] = []
+        others: list[Tensor] = []
+        for name, parameter in self.head.named_parameters():
+            is_matrix = parameter.ndim == 2 and not name.startswith("lm_head")
+            (matrices if is_matrix and self.matrix_lr else others).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": others}]
+        if matrices:
+            # Where training multiplies in bfloat16, so does Muon.
+            is_bfloat16 = str(self.trainer.precision).startswith("bf16")
+            dtype = torch.bfloat16 if is_bfloat16 else torch.float32
+            muon = {"lr": self.matrix_lr, "muon": True, "muon_dtype": dtype}
+            groups.append({"params": matrices, **muon})
+        optimizer = MuonAdamW(
+            groups, lr=self.learning_rate, betas=(0.9, 0.95), weight_decay=self.weight_decay
         )
         factor = partial(
             trapezoid,

@@ -84,6 +84,24 @@ def test_it_trains_a_model_that_drafts(settings: TrainHeadSettings, kind: Kind) 
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
+def test_an_eagle_head_with_a_draft_vocabulary_is_lossless_and_loads_alike(
+    settings: TrainHeadSettings,
+) -> None:
+    result = train_head(replace(settings, draft_vocab_size=20, unroll=2, token_weight=1.0))
+    target = Target.from_pretrained(settings.target)
+    drafter = EagleDrafter.from_pretrained(result["model"], target)
+    assert drafter.vocab_map is not None
+    assert len(drafter.vocab_map) == 20
+    own = load_file(sorted((settings.out / "own_text").glob("*.safetensors"))[0])
+    assert int(own["token_ids"][-1]) in drafter.vocab_map.tolist()  # what ends every answer
+    plain, drafted = (
+        adaeagle.generate(target, used, policy, [0, 1, 70], max_new_tokens=12).token_ids
+        for used, policy in ((None, "vanilla"), (drafter, "eagle2(depth=3, width=3, nodes=8)"))
+    )
+    assert plain == drafted
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
 def test_stored_features_change_nothing_but_the_work(settings: TrainHeadSettings) -> None:
     computed = train_head(settings)
     stored = train_head(

@@ -13,6 +13,7 @@ from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle_head import EagleHead
 from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, collate, eagle_data
 from predictors.draft_models.eagle import EagleTraining, default_head_config
+from predictors.draft_models.eagle3_roots import Roots
 from predictors.draft_models.rollout import accepted_lengths
 from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
 
@@ -33,9 +34,14 @@ def dataset(target: Target, tmp_path_factory: pytest.TempPathFactory) -> SelfGen
     return SelfGeneratedDataset(shards, window=64)
 
 
-def _module(target: Target, **arguments: Any) -> EagleTraining:
+def _module(
+    target: Target, num_layers: int = 1, vocab: list[int] | None = None, **arguments: Any
+) -> EagleTraining:
     torch.manual_seed(0)
-    head = EagleHead(default_head_config(target))
+    size = None if vocab is None else len(vocab)
+    head = EagleHead(default_head_config(target, num_layers, size))
+    if vocab is not None:
+        head.set_vocab(torch.tensor(vocab))
     return EagleTraining(
         head, target, max_steps=STEPS, learning_rate=3e-3, warmup_steps=5, **arguments
     )
@@ -57,48 +63,77 @@ def _trainer(max_steps: int, folder: Path) -> L.Trainer:
 
 def test_losses_are_the_published_formula(target: Target) -> None:
     generator = torch.Generator().manual_seed(3)
-    features = torch.randn(2, 5, 32, generator=generator)
-    predicted = torch.randn(2, 4, 32, generator=generator)
-    counts = torch.tensor([[True, False, True, True], [False, True, False, False]])
+    true = torch.randn(4, 32, generator=generator)
+    predicted = torch.randn(4, 32, generator=generator)
     module = _module(target)
-    found = module.losses(predicted, features, counts)
+    is_known = torch.tensor([True, True, False, True])
+    found = module.losses(predicted, true, target.logits(true), is_known)
     feature_loss = token_loss = agreement = 0.0
-    for b, t in counts.nonzero().tolist():
-        difference = (predicted[b, t] - features[b, t + 1]).abs()
+    for row in range(4):
+        difference = (predicted[row] - true[row]).abs()
         smooth = torch.where(difference < 1, difference**2 / 2, difference - 0.5)
         feature_loss += float(smooth.mean()) / 4
-        true, drafted = target.logits(features[b, t + 1]), target.logits(predicted[b, t])
-        token_loss -= float((true.softmax(-1) * drafted.log_softmax(-1)).sum()) / 4
-        agreement += float(true.argmax() == drafted.argmax()) / 4
+        if is_known[row]:
+            said, drafted = target.logits(true[row]), target.logits(predicted[row])
+            token_loss -= float((said.softmax(-1) * drafted.log_softmax(-1)).sum()) / 3
+            agreement += float(said.argmax() == drafted.argmax()) / 4
     expected = torch.tensor([feature_loss, token_loss, agreement])
     torch.testing.assert_close(torch.stack(found).detach(), expected)
 
 
-def test_a_pair_predicts_the_next_feature(target: Target, dataset: SelfGeneratedDataset) -> None:
-    """Index t reads (f_t, t_{t+1}) at position t: what drafting feeds after a prompt."""
-    module = _module(target)
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_every_step_is_what_a_draft_from_its_pair_predicts(
+    target: Target, dataset: SelfGeneratedDataset, num_layers: int
+) -> None:
+    """Step i of a root against a session's chain of the text's own tokens."""
+    module = _module(target, num_layers=num_layers, unroll=3)
     batch = collate([dataset[0], dataset[1]])
+    features = module._features(batch)
+    roots = Roots.of(batch.is_answer)
+    drafter = EagleDrafter(module.head, target)
     with torch.no_grad():
-        features = module._features(batch)
-        predicted = module._predict(batch, features)
-        drafter = EagleDrafter(module.head, target)
-        for row, text in enumerate((dataset[0], dataset[1])):
-            size = len(text.token_ids)
-            session = drafter.begin([text.token_ids[:-1].tolist()], size)
-            logits = session.catch_up(
-                text.token_ids[None, 1:], features[row : row + 1, : size - 1], [size - 1]
-            ).logits
-            assert logits is not None
-            torch.testing.assert_close(logits[0, 0], target.logits(predicted[row, size - 2]))
+        steps = [target.logits(s) for s in module.states(batch.token_ids, features, roots)]
+        for row in range(0, len(roots.texts), 5):
+            text, pair = int(roots.texts[row]), int(roots.pairs[row])
+            ids = dataset[text].token_ids
+            session = drafter.begin([ids[: pair + 1].tolist()], 128)
+            proposal = session.catch_up(
+                ids[None, 1 : pair + 2], features[text : text + 1, : pair + 1], [pair + 1]
+            )
+            for step in range(3):
+                assert proposal.logits is not None
+                torch.testing.assert_close(proposal.logits[0, 0], steps[step][row])
+                if pair + 2 + step >= len(ids):
+                    break
+                token = ids[None, pair + 2 + step : pair + 3 + step]
+                proposal = session.extend(token, torch.tensor([[step]]))
+
+
+def test_a_draft_vocabulary_changes_the_token_loss_alone(
+    target: Target, dataset: SelfGeneratedDataset
+) -> None:
+    """Rows whose next token the vocabulary lacks have a feature loss and no token loss."""
+    batch = collate([dataset[0]])
+    said = set(batch.token_ids[batch.is_answer].tolist())
+    kept = [token for token in range(target.vocab_size) if token not in said]
+    all_tokens, none_known = _module(target), _module(target, vocab=kept)
+    with torch.no_grad():
+        features = all_tokens._features(batch)
+        feature, token, _ = all_tokens.unrolled_losses(batch, features, features)
+        same, _, agreements = none_known.unrolled_losses(batch, features, features)
+    torch.testing.assert_close(same, feature)
+    assert token > 0
+    # The last token of the text has none after it: that row alone counts.
+    assert int(none_known._is_known(batch).sum() - (~batch.is_answer).sum()) <= 1
+    assert float(agreements[0]) <= 1 / len(batch.token_ids[batch.is_answer])
 
 
 def _mean(module: EagleTraining, dataset: SelfGeneratedDataset) -> tuple[float, float]:
     batch = collate([dataset[i] for i in range(len(dataset))])
     with torch.no_grad():
         features = module._features(batch)
-        predicted = module._predict(batch, features)
-        feature, token, agreement = module.losses(predicted, features, batch.is_answer[:, 1:])
-    return float(feature + 0.1 * token), float(agreement)
+        feature, token, agreements = module.unrolled_losses(batch, features, features)
+    return float(feature + 0.1 * token), float(agreements[0])
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
@@ -148,7 +183,12 @@ def test_accepted_lengths_are_those_of_live_chains(
     with torch.no_grad():
         features = target.model.base_model(token_ids).last_hidden_state
         found = accepted_lengths(
-            head, target.logits, token_ids, target.embed(token_ids), features, 3
+            head,
+            lambda x: target.logits(x).argmax(-1),
+            token_ids,
+            target.embed(token_ids),
+            features,
+            3,
         )
         expected = [
             _chain(drafter, text, features, pair, 3) for pair in range(token_ids.shape[1] - 1)
@@ -194,8 +234,14 @@ def test_a_saved_head_drafts_alike(
 
 @pytest.mark.parametrize(
     ("name", "value", "rule"),
-    [("noise", -0.1, ">= 0"), ("token_weight", -1.0, ">= 0"), ("rollout", 0, ">= 1")],
+    [
+        ("noise", -0.1, ">= 0"),
+        ("token_weight", -1.0, ">= 0"),
+        ("unroll", 0, ">= 1"),
+        ("rollout", 0, ">= 1"),
+    ],
 )
 def test_arguments_out_of_range(target: Target, name: str, value: float, rule: str) -> None:
+    arguments: dict[str, Any] = {name: value}
     with pytest.raises(ValueError, match=f"{name} must be {rule}, got {value}"):
-        _module(target, **{name: value})
+        _module(target, **arguments)
