@@ -268,7 +268,7 @@ def test_drafters(run: Any) -> None:
     assert run("drafters").code == 0
     rows = {row["name"]: row for row in json.loads(run("drafters", "--json").stdout)}
     assert {"eagle", "lm", "medusa", "ngram", "suffix", "recycling"} <= rows.keys()
-    assert rows["eagle"]["arguments"] == "head='mini', revision=None"
+    assert rows["eagle"]["arguments"] == "head='mini', draft_vocab=None, revision=None"
     assert all(row["does"] and row["source"] and row["kind"] == "drafter" for row in rows.values())
     refused = run("drafters", "ngrams")
     assert refused.code == 2
