@@ -22,6 +22,18 @@ CORE = (  # the folders of `adaeagle` from the ground up; "" are its contracts, 
     "bench",
     "testing",
 )
+EXPERIMENTS = (  # the folders of `experiments` from the ground up; one line is one floor
+    ("recorded", "errors"),
+    ("views",),
+    ("runs",),
+    ("report",),
+    ("sweep",),
+    ("confirm",),
+    ("study",),
+    ("commands", "benchmarks", "mini"),
+    ("smollm2",),
+    ("cli",),
+)
 
 
 def imported(source: str) -> Iterator[str]:
@@ -66,12 +78,18 @@ def test_what_counts_as_an_import(source: str) -> None:
 
 def core_modules() -> dict[str, str]:
     """The source of every module of the core by its dotted name; the facade imports them all."""
-    files = sorted((ROOT / "adaeagle").rglob("*.py"))
+    sources = modules_of("adaeagle")
+    del sources["adaeagle"]
+    return sources
+
+
+def modules_of(package: str) -> dict[str, str]:
+    """The source of every module of a package by its dotted name."""
+    files = sorted((ROOT / package).rglob("*.py"))
     sources = {
         ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
         for file in files
     }
-    del sources["adaeagle"]
     return {name: file.read_text(encoding="utf-8") for name, file in sources.items()}
 
 
@@ -96,6 +114,35 @@ def test_inside_the_core_imports_run_downwards() -> None:
     for module, source in modules.items():
         for used in uses(source, modules):
             assert core_floor(used) <= core_floor(module), f"{module} imports {used}"
+
+
+def test_inside_experiments_imports_run_downwards() -> None:
+    floors = {folder: place for place, floor in enumerate(EXPERIMENTS) for folder in floor}
+    modules = modules_of("experiments")
+    del modules["experiments"]
+    for module, source in modules.items():
+        folder = module.split(".")[1]
+        for used in uses(source, modules):
+            below = used.split(".")[1]
+            allowed = below == folder or floors[below] < floors[folder]
+            assert allowed, f"{module} imports {used}"
+
+
+def test_runs_do_not_print() -> None:
+    for module, source in modules_of("experiments").items():
+        if module.startswith(
+            (
+                "experiments.runs",
+                "experiments.sweep",
+                "experiments.confirm",
+                "experiments.study",
+                "experiments.report",
+                "experiments.views",
+            )
+        ):
+            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+            names = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+            assert not names & {"print", "redirect_stdout"}, module
 
 
 def test_no_module_of_the_core_imports_itself_in_the_end() -> None:

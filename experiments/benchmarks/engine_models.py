@@ -17,7 +17,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from adaeagle import EagleDrafter, ModelDrafter, Target
 from adaeagle.data.prompts import Conversation, read_prompts, spread
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
-from experiments.benchmarks.random_models import random_prompts
+from experiments.runs.random_models import random_prompts
 
 SIZES = {
     "vocab_size": 2048,

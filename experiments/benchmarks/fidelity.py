@@ -47,7 +47,7 @@ from adaeagle.replay.replay import replay, texts_of, time_hooks
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
-from experiments.commands.demo import LEARNED, MAX_NEW_TOKENS, NUM_PROMPTS
+from experiments.runs.compare import DEMO_MAX_NEW_TOKENS, DEMO_NUM_PROMPTS, LEARNED
 from experiments.runs.compare import POLICIES as COMPARED
 from experiments.views.plot_style import colour_of, label, mark_of, png, tidy
 
@@ -308,8 +308,8 @@ def run(num_prompts: int, max_new_tokens: int, contexts: Sequence[int]) -> dict[
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--limit", type=int, default=NUM_PROMPTS, help="prompts")
-    parser.add_argument("--max-new-tokens", type=int, default=MAX_NEW_TOKENS)
+    parser.add_argument("--limit", type=int, default=DEMO_NUM_PROMPTS, help="prompts")
+    parser.add_argument("--max-new-tokens", type=int, default=DEMO_MAX_NEW_TOKENS)
     parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS, help="of the profile")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="where the result is saved too")

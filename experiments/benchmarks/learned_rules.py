@@ -47,9 +47,9 @@ from adaeagle.replay.headroom import chain_family, eagle2_family, headroom
 from adaeagle.replay.replay import replay
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.trace import Trace
-from experiments.commands.models import ModelOptions
 from experiments.runs import compare as comparison
 from experiments.runs import replay as replaying
+from experiments.runs.models import ModelOptions
 
 CHAIN, TREE, PLAIN = "chain", "eagle2", "vanilla"
 PARTS = TUNED, LIVE, REPLAYED = ("tuned", "live", "replayed")
@@ -162,7 +162,7 @@ def live(
     splits = split_of(known)
     chosen = [asdict(prompt) for prompt in known if splits[prompt.id] == TEST]
     test.write_text("".join(json.dumps(each) + "\n" for each in chosen), encoding="utf-8")
-    settings = comparison.Settings(
+    settings = comparison.CompareSettings(
         models=ModelOptions(dtype="float32", threads=torch.get_num_threads()),
         policies=[PLAIN, *specs],
         prompts=str(test),
@@ -243,7 +243,7 @@ def run(
     lived = live(specs, folder.manifest.prompts, out, max_new_tokens, seconds)
     if lived is None or until == LIVE:
         return None
-    settings = replaying.Settings(
+    settings = replaying.ReplaySettings(
         trace=trace_path,
         policies=[PLAIN, *specs],
         cost=BUNDLED / "mini" / "cost.json",

@@ -60,10 +60,12 @@ def audit(
     as_json: options.Json = False,
 ) -> None:
     """Hold the text of policies against plain decoding at temperature 0."""
-    from experiments.commands.models import ModelOptions
+    from experiments.commands.show import show
     from experiments.runs import audit as audits
+    from experiments.runs.models import ModelOptions
+    from experiments.views.tables import audit_table, parting_table
 
-    settings = audits.Settings(
+    settings = audits.AuditSettings(
         models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         policies=policies or audits.POLICIES,
         against=against,
@@ -73,5 +75,10 @@ def audit(
         seed=seed,
         out=out,
     )
-    if not audits.audit(settings, as_json=as_json):
+    result = audits.audit(settings)
+    parts = [audit_table(result.results["arms"], against)]
+    if result.results["divergences"]:
+        parts.append(parting_table(result.results["divergences"]))
+    show(result.summary, parts, [result.out / "results.json"], as_json=as_json)
+    if not result.is_lossless:
         raise typer.Exit(1)

@@ -1,10 +1,15 @@
 """`adaeagle compare`: policies against each other and against plain decoding."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from experiments.commands import options
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from experiments.runs.compare import CompareResult
 
 EXAMPLE = """Example:
 
@@ -49,10 +54,10 @@ def compare(
     as_json: options.Json = False,
 ) -> None:
     """Measure policies on the same prompts, interleaved, against plain decoding."""
-    from experiments.commands.models import ModelOptions
     from experiments.runs import compare as comparison
+    from experiments.runs.models import ModelOptions
 
-    settings = comparison.Settings(
+    settings = comparison.CompareSettings(
         models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         policies=policies or comparison.POLICIES,
         prompts=prompts,
@@ -66,4 +71,22 @@ def compare(
         calibration=calibration,
         out=out,
     )
-    comparison.compare(settings, as_json=as_json)
+    show_comparison(comparison.compare(settings), as_json=as_json)
+
+
+def show_comparison(result: "CompareResult", *, as_json: bool) -> None:
+    """What `compare` and `demo` show."""
+    from experiments.commands.show import show
+    from experiments.views.tables import divergence_line, group_table, round_table, speed_table
+
+    records = result.records
+    parts: list[RenderableType] = [
+        speed_table(records),
+        round_table(records),
+        group_table(records, result.group_by),
+    ]
+    if result.compares_texts:
+        parts.append(divergence_line(records))
+    if result.is_coupled:
+        parts.append("coupled sampling accepts less: these are not the speeds of sampling")
+    show(result.summary, parts, result.files, as_json=as_json)

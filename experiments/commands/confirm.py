@@ -53,9 +53,11 @@ def confirm(
     as_json: options.Json = False,
 ) -> None:
     """Run the best of each family and its published setting live, in turns, on test prompts."""
+    from experiments.commands.show import show
     from experiments.confirm import running
+    from experiments.confirm.tables import leaderboard_table
 
-    settings = running.Settings(
+    settings = running.ConfirmSettings(
         sweeps=sweeps,
         trace=trace,
         limit=limit,
@@ -64,4 +66,5 @@ def confirm(
         threads=threads,
         out=out,
     )
-    running.confirm(settings, as_json=as_json)
+    result = running.confirm(settings)
+    show(result.summary, [leaderboard_table(result.results)], result.files, as_json=as_json)

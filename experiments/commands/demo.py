@@ -10,15 +10,6 @@ adaeagle demo
 
 An interrupted demo goes on where it was; a finished one is measured again."""
 
-THREADS = 1
-"""Operations as small as this model's are slower on two threads than on one."""
-
-LEARNED = ("ldlp", "cost_aware")
-"""AdaEAGLE's own rule and ours, with the bundled model's predictors and cost table."""
-
-NUM_PROMPTS = 24
-MAX_NEW_TOKENS = 128
-
 
 def demo(
     threads: options.Threads = None,
@@ -26,14 +17,15 @@ def demo(
     as_json: options.Json = False,
 ) -> None:
     """Compare ten policies on the bundled model and prompts, in about two minutes."""
-    from experiments.commands.models import ModelOptions
+    from experiments.commands.compare import show_comparison
     from experiments.runs import compare as comparison
+    from experiments.runs.models import ModelOptions
 
-    settings = comparison.Settings(
-        models=ModelOptions(threads=threads or THREADS),
-        policies=(*comparison.POLICIES, *LEARNED),
-        limit=NUM_PROMPTS,
-        max_new_tokens=MAX_NEW_TOKENS,
+    settings = comparison.CompareSettings(
+        models=ModelOptions(threads=threads or comparison.DEMO_THREADS),
+        policies=(*comparison.POLICIES, *comparison.LEARNED),
+        limit=comparison.DEMO_NUM_PROMPTS,
+        max_new_tokens=comparison.DEMO_MAX_NEW_TOKENS,
         out=out,
     )
-    comparison.compare(settings, as_json=as_json, anew=True)
+    show_comparison(comparison.compare(settings, anew=True), as_json=as_json)

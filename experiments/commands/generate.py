@@ -1,11 +1,15 @@
 """`adaeagle generate`: one policy answering prompts, round by round."""
 
+import sys
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from experiments.commands import options
+
+if TYPE_CHECKING:
+    from adaeagle import Piece
 
 EXAMPLE = """Example:
 
@@ -60,9 +64,10 @@ def generate(
     from adaeagle.data.prompts import Conversation
     from adaeagle.drafters.identify import identify
     from adaeagle.registry import get_policy
-    from experiments.commands.models import ModelOptions, load_models, make_sampling
+    from experiments.commands.show import show
     from experiments.errors import InputError, argument
-    from experiments.runs import generate as answering
+    from experiments.runs import generate as generating
+    from experiments.runs.models import ModelOptions, load_models, make_sampling
     from experiments.views.drafts import DraftView
     from policies.vanilla import Vanilla
 
@@ -71,7 +76,7 @@ def generate(
     chosen_sampling = make_sampling(temperature, top_p, top_k, sampling, seed)
     with argument("--policy", policy):
         chosen = get_policy(policy)
-    asked = answering.questions(prompt, prompts, limit)
+    questions = generating.questions(prompt, prompts, limit)
     models = load_models(
         ModelOptions(target, drafter, device, dtype, threads, kernels),
         needs_drafter=not isinstance(chosen, Vanilla),
@@ -81,10 +86,36 @@ def generate(
         chosen.check(partial(identify, models.target, models.drafter))
     option = "--prompt" if prompts is None else "--prompts"
     with argument(option, prompt if prompts is None else prompts):
-        for question in asked:
+        for question in questions:
             Conversation(models.target, question).next_ids()
     view = DraftView(models.target.tokenizer, Console(highlight=False)) if show_drafts else None
-    for question in asked:
-        answering.answer(
-            models, chosen, question, chosen_sampling, max_new_tokens, as_json=as_json, view=view
-        )
+    if view is not None:
+        chosen = view.watch(chosen)
+
+    def on_piece(piece: "Piece", text: str) -> None:
+        if view is not None:
+            view.show(piece)
+        elif not as_json:
+            print(text, end="", flush=True)
+
+    for question in questions:
+        for answer in generating.answers(
+            models, chosen, question, chosen_sampling, max_new_tokens, on_piece
+        ):
+            if as_json:
+                show(answer, as_json=True)
+                continue
+            text = answer["text"]
+            shown = " ".join(map(str, answer["token_ids"])) if text is None else text
+            print("" if view is None else f"\n{shown}", flush=True)
+            print(_summary(answer), file=sys.stderr)
+
+
+def _summary(answer: dict[str, Any]) -> str:
+    num_tokens, num_rounds = len(answer["token_ids"]), len(answer["rounds"])
+    tokens_per_round = (num_tokens - 1) / max(1, num_rounds)
+    seconds = answer["seconds"]
+    return (
+        f"{num_tokens} tokens in {seconds:.2f} s, {num_tokens / seconds:.1f} tokens/s; "
+        f"{num_rounds} rounds of {tokens_per_round:.2f} tokens"
+    )

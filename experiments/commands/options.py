@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 MODELS, TEXT, RUN = "Models", "Text", "Run"
+TRAINING, DEVICES = "Training", "Devices, as in Lightning"
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -36,10 +37,23 @@ def number(text: str) -> float:
     return value
 
 
+def training_option(
+    help: str, panel: str = TRAINING, least: int | None = None
+) -> typer.models.OptionInfo:
+    """An option of a training; a whole number where `least` is given."""
+    if least is None:
+        found = typer.Option(help=help, rich_help_panel=panel)
+    else:
+        parser = whole(least)
+        found = typer.Option(help=help, rich_help_panel=panel, parser=parser, metavar="N")
+    assert isinstance(found, typer.models.OptionInfo)
+    return found
+
+
 Target = Annotated[
     str,
     typer.Option(
-        help="Model whose text it is: mini (bundled), a folder, or a Hugging Face id.",
+        help="Target model: mini (bundled), a folder, or a Hugging Face id.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -67,7 +81,7 @@ Dtype = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(
-        help="CPU threads. Default: torch's.",
+        help="Number of CPU threads. Default: as torch chooses.",
         parser=whole(1),
         metavar="N",
         rich_help_panel=MODELS,
@@ -76,7 +90,7 @@ Threads = Annotated[
 Kernels = Annotated[
     str,
     typer.Option(
-        help="What multiplies on a CPU: torch, onednn, or auto, the quicker one of each shape.",
+        help="Matrix kernels on a CPU: torch, onednn, or auto, the faster one for each shape.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -90,7 +104,7 @@ Prompts = Annotated[
 Limit = Annotated[
     int | None,
     typer.Option(
-        help="At most so many prompts, taken from each source (or category) in turn.",
+        help="Use at most this many prompts, taken from each source (or category) in turn.",
         parser=whole(1),
         metavar="N",
         rich_help_panel=TEXT,
@@ -99,19 +113,25 @@ Limit = Annotated[
 MaxNewTokens = Annotated[
     int,
     typer.Option(
-        help="Most tokens of an answer.", parser=whole(1), metavar="N", rich_help_panel=TEXT
+        help="Maximum number of tokens of an answer.",
+        parser=whole(1),
+        metavar="N",
+        rich_help_panel=TEXT,
     ),
 ]
 Temperature = Annotated[
     float,
     typer.Option(
-        help="0: the likeliest token.", parser=number, metavar="NUMBER", rich_help_panel=TEXT
+        help="Sampling temperature; 0 always takes the most likely token.",
+        parser=number,
+        metavar="NUMBER",
+        rich_help_panel=TEXT,
     ),
 ]
 TopP = Annotated[
     float,
     typer.Option(
-        help="Keep the likeliest tokens of this probability together.",
+        help="Sample from the most likely tokens whose probabilities sum to this.",
         parser=number,
         metavar="NUMBER",
         rich_help_panel=TEXT,
@@ -120,7 +140,7 @@ TopP = Annotated[
 TopK = Annotated[
     int,
     typer.Option(
-        help="Keep so many of the likeliest tokens; 0: all.",
+        help="Sample from this many of the most likely tokens; 0: from all.",
         parser=whole(0),
         metavar="N",
         rich_help_panel=TEXT,
@@ -128,20 +148,23 @@ TopK = Annotated[
 ]
 Sampling = Annotated[
     str,
-    typer.Option(help="How drafts are accepted above temperature 0.", rich_help_panel=TEXT),
+    typer.Option(
+        help="How drafts are accepted above temperature 0: rejection or coupled.",
+        rich_help_panel=TEXT,
+    ),
 ]
 Seed = Annotated[
     int,
-    typer.Option(help="Of everything random.", parser=whole(0), metavar="N", rich_help_panel=TEXT),
+    typer.Option(help="Random seed.", parser=whole(0), metavar="N", rich_help_panel=TEXT),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the results; the same command resumes there what was interrupted.",
+        help="Folder for the results; the same command resumes an interrupted run there.",
         rich_help_panel=RUN,
     ),
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Only JSON on stdout, one line.", rich_help_panel=RUN),
+    typer.Option("--json", help="Print only one line of JSON to stdout.", rich_help_panel=RUN),
 ]

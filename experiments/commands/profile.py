@@ -75,10 +75,12 @@ def profile(
     as_json: options.Json = False,
 ) -> None:
     """Measure draft forwards, verifications and the rest of a round: a table for replays."""
-    from experiments.commands.models import ModelOptions
+    from experiments.commands.show import show
     from experiments.runs import profile as profiling
+    from experiments.runs.models import ModelOptions
+    from experiments.views.cost import cost_tables
 
-    settings = profiling.Settings(
+    settings = profiling.ProfileSettings(
         models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         widths=widths,
         nodes=nodes,
@@ -90,4 +92,5 @@ def profile(
         seed=seed,
         out=out,
     )
-    profiling.profile(settings, as_json=as_json)
+    result = profiling.profile(settings)
+    show(result.summary, cost_tables(result.model), result.files, as_json=as_json)

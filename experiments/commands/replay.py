@@ -37,7 +37,7 @@ def replay(
     cost: Annotated[
         Path | None,
         typer.Option(
-            help="Cost table of the machine that is asked about, from `adaeagle profile`. "
+            help="Cost table of the machine in question, from `adaeagle profile`. "
             "Default: cost.json in the folder of the trace.",
         ),
     ] = None,
@@ -63,10 +63,12 @@ def replay(
     as_json: options.Json = False,
 ) -> None:
     """Replay policies on recorded texts: exact rounds, seconds of a cost table."""
+    from experiments.commands.show import show
     from experiments.runs import compare as comparison
     from experiments.runs import replay as replaying
+    from experiments.views.tables import group_table, headroom_table, round_table, speed_table
 
-    settings = replaying.Settings(
+    settings = replaying.ReplaySettings(
         trace=trace,
         policies=policies or comparison.POLICIES,
         drafter=drafter,
@@ -78,4 +80,14 @@ def replay(
         threads=threads,
         out=out,
     )
-    replaying.run_replay(settings, as_json=as_json)
+    result = replaying.run_replay(settings)
+    parts = [
+        speed_table(result.records),
+        round_table(result.records),
+        group_table(result.records, result.group_by),
+    ]
+    if result.results["oracle"] is not None:
+        parts.append(headroom_table(result.results))
+    missing = sum(result.results["num_missing"].values())
+    line = f"{missing} nodes were not recorded and were drafted by the real draft model"
+    show(result.summary, [*parts, line], result.files, as_json=as_json)

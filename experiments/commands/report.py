@@ -36,6 +36,8 @@ def report(
     as_json: options.Json = False,
 ) -> None:
     """Write one HTML page of a finished run: policies, headroom, pictures, rounds."""
-    from experiments.report.making import Settings, make_report
+    from experiments.commands.show import show
+    from experiments.report.making import ReportSettings, make_report
 
-    make_report(Settings(run, explore, out), as_json=as_json)
+    result = make_report(ReportSettings(run, explore, out))
+    show(result.summary, result.remarks, [result.sentence], as_json=as_json)

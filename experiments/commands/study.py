@@ -34,7 +34,9 @@ def study(
     trials: Annotated[
         int,
         typer.Option(
-            help="Of each family, as far as time goes.", parser=options.whole(1), metavar="N"
+            help="Trials of each family, as far as the time allows.",
+            parser=options.whole(1),
+            metavar="N",
         ),
     ] = 100,
     time_budget: Annotated[
@@ -59,10 +61,14 @@ def study(
     as_json: options.Json = False,
 ) -> None:
     """Trace, profile, train predictors, sweep every policy, confirm live, report."""
-    from experiments.commands.models import ModelOptions
+    from rich.console import RenderableType
+
+    from experiments.commands.show import show
+    from experiments.confirm.tables import leaderboard_table
+    from experiments.runs.models import ModelOptions
     from experiments.study import planning, running
 
-    settings = planning.Settings(
+    settings = planning.StudySettings(
         out=out,
         models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         prompts=prompts,
@@ -73,4 +79,11 @@ def study(
         time_budget=time_budget,
         seed=seed,
     )
-    running.run_study(settings, as_json=as_json)
+    result = running.run_study(settings)
+    parts: list[RenderableType] = [
+        running.stage_table(result.results["stages"]),
+        leaderboard_table(result.results),
+    ]
+    if result.was_done:
+        parts = ["every stage was done, nothing is left to do", *parts]
+    show(result.summary, parts, result.files, as_json=as_json)

@@ -45,7 +45,7 @@ def sweep(
     trials: Annotated[
         int,
         typer.Option(
-            help="Of the study, whoever runs them.",
+            help="Trials of the study, counted over all its processes.",
             parser=options.whole(1),
             metavar="N",
             rich_help_panel=SEARCH,
@@ -109,9 +109,10 @@ def sweep(
     as_json: options.Json = False,
 ) -> None:
     """Tune policies on a trace under a cost table; only prompts of the tune split are read."""
-    from experiments.sweep import preparing, running
+    from experiments.commands.show import show
+    from experiments.sweep import preparing, report, running
 
-    settings = preparing.Settings(
+    settings = preparing.SweepSettings(
         trace=trace,
         policies=policies or preparing.POLICIES,
         cost=cost,
@@ -128,4 +129,10 @@ def sweep(
         threads=threads,
         out=out,
     )
-    running.sweep(settings, as_json=as_json)
+    result = running.sweep(settings)
+    plain = result.results["plain_tokens_per_second"]
+    parts = [
+        report.best_table(result.trials, plain, result.is_single),
+        report.family_table(result.results["families"], plain),
+    ]
+    show(result.summary, parts, result.files, as_json=as_json)

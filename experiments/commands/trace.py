@@ -70,17 +70,21 @@ def trace(
     num_nodes: Annotated[
         int,
         typer.Option(
-            help="Machines.", parser=options.whole(1), metavar="N", rich_help_panel=PROCESSES
+            help="Number of machines.",
+            parser=options.whole(1),
+            metavar="N",
+            rich_help_panel=PROCESSES,
         ),
     ] = 1,
     as_json: options.Json = False,
 ) -> None:
     """Record a target's answers at temperature 0, and what would be drafted at every position."""
     from adaeagle.trace.recorder import DEFAULT_ENVELOPE
-    from experiments.commands.models import ModelOptions
+    from experiments.commands.show import show
     from experiments.runs import trace as tracing
+    from experiments.runs.models import ModelOptions
 
-    settings = tracing.Settings(
+    settings = tracing.TraceSettings(
         out=out,
         models=ModelOptions(target, drafter, device, dtype, threads, kernels),
         prompts=prompts,
@@ -92,4 +96,8 @@ def trace(
         processes=processes,
         num_nodes=num_nodes,
     )
-    tracing.trace(settings, as_json=as_json)
+    result = tracing.trace(settings)
+    if result is not None:
+        counts = (result.num_texts, result.num_positions, result.num_nodes)
+        line = "{} texts, {} positions, {} nodes".format(*counts)
+        show(result.summary, [line], as_json=as_json)

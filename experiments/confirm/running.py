@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from adaeagle.bench import provenance
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.run_folder import RunFolder
@@ -21,15 +19,14 @@ from adaeagle.data.prompts import Prompt, digest, grouping, read_prompts, spread
 from adaeagle.data.splits import TEST
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest
-from experiments.commands.models import ModelOptions
 from experiments.confirm.leaderboard import Evidence, leaderboard, references
 from experiments.confirm.page import Page, render
-from experiments.confirm.tables import leaderboard_table
 from experiments.confirm.tuned import Tuned, read_sweeps
 from experiments.errors import InputError, argument
 from experiments.report.finished import read_run
 from experiments.runs import compare as comparison
 from experiments.runs import replay as replaying
+from experiments.runs.models import ModelOptions
 from experiments.runs.settings import open_folder
 
 PROMPTS = "prompts.jsonl"
@@ -37,8 +34,8 @@ PAGE = "confirm.html"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a confirmation is told."""
+class ConfirmSettings:
+    """Settings of a confirmation."""
 
     sweeps: Sequence[Path]
     trace: Path | None = None  # None: where the sweeps read it
@@ -53,7 +50,7 @@ class Settings:
 class Confirmation:
     """A confirmation ready to run."""
 
-    settings: Settings
+    settings: ConfirmSettings
     tuned: Tuned
     trace: TraceFolder
     prompts: list[Prompt]  # of the test split, each task in turn
@@ -61,26 +58,25 @@ class Confirmation:
     folder: RunFolder
 
 
-def confirm(settings: Settings, *, as_json: bool) -> None:
-    """Runs a confirmation, or the rest of one, and shows it.
+@dataclass(frozen=True, slots=True)
+class ConfirmResult:
+    """What a confirmation measured and where it is written."""
 
-    Args:
-        settings: which sweeps, and how.
-        as_json: stdout gets the last line alone; tables go to stderr.
+    results: dict[str, Any]  # `results.json`
+    files: list[Path]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        return summary(self.results)
+
+
+def confirm(settings: ConfirmSettings) -> ConfirmResult:
+    """Runs a confirmation, or the rest of one, and writes its folder.
 
     Raises:
         InputError: a setting cannot be used.
     """
-    found, path = confirmed(settings)
-    console = Console(stderr=as_json)
-    console.print(leaderboard_table(found))
-    for name in ("results.json", PAGE):
-        console.print(str(path / name), soft_wrap=True, highlight=False)
-    print(json.dumps(last_line(found)))
-
-
-def confirmed(settings: Settings) -> tuple[dict[str, Any], Path]:
-    """What goes into `results.json`, written with its page, and the folder they are in."""
     began = time.monotonic()
     ready = _prepare(settings)
     replayed, told = _replayed(ready)
@@ -90,13 +86,15 @@ def confirmed(settings: Settings) -> tuple[dict[str, Any], Path]:
     live, measured = _live(ready, arms, left)
     found = _found(ready, live, replayed, told, measured)
     with argument("--out", str(ready.folder.path), "a folder that can be written", OSError):
-        ready.folder.write("results.json", json.dumps(found, indent=1) + "\n")
-        ready.folder.write(PAGE, render(Page(found)))
-    return found, ready.folder.path
+        files = [
+            ready.folder.write("results.json", json.dumps(found, indent=1) + "\n"),
+            ready.folder.write(PAGE, render(Page(found))),
+        ]
+    return ConfirmResult(found, files)
 
 
-def last_line(found: dict[str, Any]) -> dict[str, Any]:
-    """What a script wants first."""
+def summary(found: dict[str, Any]) -> dict[str, Any]:
+    """What a script wants first of the results of a confirmation or a study."""
     names = ("out", "num_prompts", "num_over_fitted", "num_divergences")
     shown = [
         {
@@ -112,7 +110,7 @@ def last_line(found: dict[str, Any]) -> dict[str, Any]:
     return {**{name: found[name] for name in names}, "families": shown}
 
 
-def _prepare(settings: Settings) -> Confirmation:
+def _prepare(settings: ConfirmSettings) -> Confirmation:
     if settings.seconds is not None and settings.seconds <= 0:
         raise InputError(f"--seconds must be > 0, got {settings.seconds}")
     tuned = read_sweeps(settings.sweeps)
@@ -175,7 +173,7 @@ def _replayed(ready: Confirmation) -> tuple[list[PromptRecord], dict[str, Any]]:
     if (path / "results.json").is_file():
         run = read_run(path)
         return run.records, run.results
-    settings = replaying.Settings(
+    settings = replaying.ReplaySettings(
         trace=ready.trace.path,
         policies=ready.tuned.policies,
         cost=ready.tuned.cost,
@@ -191,7 +189,7 @@ def _live(
     ready: Confirmation, policies: Sequence[str], seconds: float | None
 ) -> tuple[list[PromptRecord], dict[str, Any]]:
     """All of them in turns, prompt by prompt."""
-    settings = comparison.Settings(
+    settings = comparison.CompareSettings(
         models=_models(ready.trace.manifest, ready.settings, ready.threads),
         policies=policies,
         prompts=str(ready.folder.path / PROMPTS),
@@ -202,7 +200,7 @@ def _live(
     return comparison.measure(settings)
 
 
-def _models(manifest: Manifest, settings: Settings, threads: int | None) -> ModelOptions:
+def _models(manifest: Manifest, settings: ConfirmSettings, threads: int | None) -> ModelOptions:
     """Those that the trace was recorded with."""
     return ModelOptions(
         target=manifest.target,

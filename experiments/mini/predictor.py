@@ -20,9 +20,9 @@ from transformers import PreTrainedTokenizerFast
 
 from adaeagle.data.bundled import BUNDLED
 from adaeagle.data.prompts import read_prompts
-from experiments.commands.models import ModelOptions
 from experiments.mini import text
 from experiments.runs import trace as tracing
+from experiments.runs.models import ModelOptions
 from experiments.runs.train_predictor import ALL, TrainPredictorSettings, train_predictor
 
 QUESTIONS_A_SOURCE = {"heldout": 400, "heldout-trees": 48}
@@ -97,7 +97,7 @@ def record(out: Path) -> None:
     """Records the traces, or the rest of them."""
     models = ModelOptions(dtype="float32", threads=1)
     all_of_them, some = (str(out / f"{name}.jsonl") for name in QUESTIONS_A_SOURCE)
-    chains = tracing.Settings(
+    chains = tracing.TraceSettings(
         out=out / CHAINS,
         models=models,
         prompts=all_of_them,
@@ -105,15 +105,15 @@ def record(out: Path) -> None:
         envelope=("chain(length=16)",),
         prompts_per_shard=16,
     )
-    tracing.trace(chains, as_json=True)
-    trees = tracing.Settings(
+    tracing.trace(chains)
+    trees = tracing.TraceSettings(
         out=out / TREES,
         models=models,
         prompts=some,
         max_new_tokens=96,
         envelope=("eagle2(depth=8, width=10)",),
     )
-    tracing.trace(trees, as_json=True)
+    tracing.trace(trees)
 
 
 def train(name: str, traces: Path, out: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A report from its run's folder to its file."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +15,63 @@ from experiments.report.replayed_rounds import NothingToExploreError
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a report is told."""
+class ReportSettings:
+    """Settings of a report."""
 
     run: Path
     num_explored: int = 6
     out: Path | None = None
 
 
-def make_report(settings: Settings, *, as_json: bool) -> None:
-    """Writes the page of a finished run.
+@dataclass(frozen=True, slots=True)
+class ReportResult:
+    """A page and what it shows."""
 
-    Args:
-        settings: of which run, and how much of it.
-        as_json: stdout gets the last line alone; the rest goes to stderr.
+    run: Finished
+    explored: Explored | str  # a text: why there is no explorer
+    path: Path
+    num_bytes: int
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the explorer could not show."""
+        return [] if isinstance(self.explored, str) else list(self.explored.remarks)
+
+    @property
+    def sentence(self) -> str:
+        """The page in one line."""
+        run, size = self.run, self.num_bytes / 1e6
+        content = (
+            f"{self.path}: {size:.1f} MB, {len(run.arms)} policies on {len(run.records)} prompts"
+        )
+        if isinstance(self.explored, str):
+            return f"{content}; without an explorer: {self.explored}"
+        policies, prompts = self.explored.data["policies"], self.explored.prompt_ids
+        return f"{content}; rounds of {len(policies)} policies on {len(prompts)} of them"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        explored = self.explored
+        prompts, policies, reason = list[str](), list[str](), None
+        if isinstance(explored, str):
+            reason = explored
+        else:
+            prompts = explored.prompt_ids
+            policies = [one["name"] for one in explored.data["policies"]]
+        return {
+            "out": str(self.path),
+            "bytes": self.num_bytes,
+            "num_policies": len(self.run.arms),
+            "num_prompts": len(self.run.records),
+            "explored_prompts": prompts,
+            "explored_policies": policies,
+            "without_explorer": reason,
+        }
+
+
+def make_report(settings: ReportSettings) -> ReportResult:
+    """Writes the page of a finished run.
 
     Raises:
         InputError: there is no finished run, or the page cannot be written.
@@ -37,7 +79,7 @@ def make_report(settings: Settings, *, as_json: bool) -> None:
     run = read_run(settings.run)
     explored: Explored | str
     try:
-        with Console(stderr=True).status("playing rounds again"):
+        with Console(stderr=True).status("replaying rounds"):
             explored = explore(run, settings.num_explored)
     except NothingToExploreError as error:
         explored = str(error)
@@ -45,32 +87,4 @@ def make_report(settings: Settings, *, as_json: bool) -> None:
     page = render(run, explored).encode()
     with argument("--out", str(path), "a file that can be written", OSError):
         write_whole(path, page)
-    console = Console(stderr=as_json)
-    for remark in explored.remarks if isinstance(explored, Explored) else ():
-        console.print(remark, highlight=False)
-    console.print(_summary(run, explored, path, len(page)), soft_wrap=True, highlight=False)
-    print(json.dumps(_last_line(run, explored, path, len(page))))
-
-
-def _summary(run: Finished, explored: Explored | str, path: Path, size: int) -> str:
-    content = f"{path}: {size / 1e6:.1f} MB, {len(run.arms)} policies on {len(run.records)} prompts"
-    if isinstance(explored, str):
-        return f"{content}; without an explorer: {explored}"
-    policies = len(explored.data["policies"])
-    return f"{content}; rounds of {policies} policies on {len(explored.prompt_ids)} of them"
-
-
-def _last_line(run: Finished, explored: Explored | str, path: Path, size: int) -> dict[str, Any]:
-    line: dict[str, Any] = {
-        "out": str(path),
-        "bytes": size,
-        "num_policies": len(run.arms),
-        "num_prompts": len(run.records),
-        "explored_prompts": [],
-        "explored_policies": [],
-        "without_explorer": None,
-    }
-    if isinstance(explored, str):
-        return line | {"without_explorer": explored}
-    policies = [one["name"] for one in explored.data["policies"]]
-    return line | {"explored_prompts": explored.prompt_ids, "explored_policies": policies}
+    return ReportResult(run, explored, path, len(page))

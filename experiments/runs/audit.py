@@ -12,8 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from adaeagle.bench import provenance
 from adaeagle.bench.audit import (
     NEAR_TIE,
@@ -26,9 +24,9 @@ from adaeagle.bench.audit import (
 )
 from adaeagle.data.prompts import Prompt
 from adaeagle.drafters.identify import identify
-from experiments.benchmarks.random_models import RANDOM, is_random, load_random, random_prompts
-from experiments.commands.models import ModelOptions, Models, load_models
 from experiments.errors import InputError, argument
+from experiments.runs.models import ModelOptions, Models, load_models
+from experiments.runs.random_models import RANDOM, is_random, load_random, random_prompts
 from experiments.runs.settings import (
     check_policies,
     check_prompts,
@@ -38,7 +36,6 @@ from experiments.runs.settings import (
     open_folder,
     run_identity,
 )
-from experiments.views.tables import audit_table, parting_table
 from policies.vanilla import Vanilla
 
 POLICIES = (
@@ -54,8 +51,8 @@ NUM_RANDOM_PROMPTS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything an audit is told."""
+class AuditSettings:
+    """Settings of an audit."""
 
     models: ModelOptions = field(default_factory=ModelOptions)
     policies: Sequence[str] = POLICIES
@@ -67,12 +64,34 @@ class Settings:
     out: Path | None = None
 
 
-def audit(settings: Settings, *, as_json: bool) -> bool:
-    """Runs an audit, or the rest of an interrupted one; True where the text is lossless.
+@dataclass(frozen=True, slots=True)
+class AuditResult:
+    """What an audit compared and where it is written."""
 
-    Args:
-        settings: what to audit.
-        as_json: stdout gets the last line alone; tables go to stderr.
+    results: dict[str, Any]  # `results.json`
+    out: Path
+
+    @property
+    def is_lossless(self) -> bool:
+        return bool(self.results["is_lossless"])
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        arms = self.results["arms"]
+        totals = ("num_compared", "num_divergences", "num_above_near_tie")
+        return {
+            "out": str(self.out),
+            "num_prompts": len(self.results["per_prompt"]),
+            **{key: sum(arm[key] for arm in arms) for key in totals},
+            "near_tie": self.results["near_tie"],
+            "dtype": self.results["config"]["dtype"],
+            "is_lossless": self.results["is_lossless"],
+        }
+
+
+def audit(settings: AuditSettings) -> AuditResult:
+    """Runs an audit, or the rest of an interrupted one, and writes its folder.
 
     Raises:
         InputError: a setting cannot be used.
@@ -109,22 +128,16 @@ def audit(settings: Settings, *, as_json: bool) -> bool:
     found = _results(records, identity)
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         folder.write("results.json", json.dumps(found, indent=1) + "\n")
-    console = Console(stderr=as_json)
-    console.print(audit_table(found["arms"], settings.against))
-    if found["divergences"]:
-        console.print(parting_table(found["divergences"]))
-    console.print(str(folder.path / "results.json"), soft_wrap=True, highlight=False)
-    print(json.dumps(_last_line(found, folder.path)))
-    return bool(found["is_lossless"])
+    return AuditResult(found, folder.path)
 
 
-def _load(settings: Settings, needs_drafter: bool) -> Models:
+def _load(settings: AuditSettings, needs_drafter: bool) -> Models:
     if is_random(settings.models.target):
         return load_random(settings.models, settings.seed)
     return load_models(settings.models, needs_drafter=needs_drafter, is_greedy=True)
 
 
-def _prompts(settings: Settings, models: Models) -> list[Prompt]:
+def _prompts(settings: AuditSettings, models: Models) -> list[Prompt]:
     """A file, a bundled set, or random token ids: what a random model is asked."""
     name = settings.prompts
     if name is None:
@@ -137,7 +150,7 @@ def _prompts(settings: Settings, models: Models) -> list[Prompt]:
     return prompts
 
 
-def _reference(settings: Settings, models: Models) -> Reference:
+def _reference(settings: AuditSettings, models: Models) -> Reference:
     if settings.against == "vanilla":
         return VanillaReference(models.target, settings.max_new_tokens)
     return TransformersReference(models.target, settings.max_new_tokens)
@@ -182,19 +195,3 @@ def _largest_gap(partings: Sequence[Parting]) -> float | None:
 
 def _without_states(record: AuditRecord) -> dict[str, Any]:
     return {key: value for key, value in record.to_json().items() if key != "policy_states"}
-
-
-def _last_line(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    def total(key: str) -> int:
-        return sum(arm[key] for arm in found["arms"])
-
-    return {
-        "out": str(path),
-        "num_prompts": len(found["per_prompt"]),
-        "num_compared": total("num_compared"),
-        "num_divergences": total("num_divergences"),
-        "num_above_near_tie": total("num_above_near_tie"),
-        "near_tie": found["near_tie"],
-        "dtype": found["config"]["dtype"],
-        "is_lossless": found["is_lossless"],
-    }

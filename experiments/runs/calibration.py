@@ -18,7 +18,7 @@ from adaeagle.decoding.sampling import Sampling
 from adaeagle.drafters.base import Drafter
 from adaeagle.models.target import Target
 from adaeagle.policy import Outcome, Policy
-from experiments.runs.recorded import Recorded
+from experiments.recorded import Recorded
 
 NUM_BINS = 20
 

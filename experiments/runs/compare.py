@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from adaeagle.bench import provenance
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import results
@@ -21,10 +19,10 @@ from adaeagle.data.prompts import Prompt, grouping
 from adaeagle.drafters.identify import identify
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy
-from experiments.commands.models import ModelOptions, load_models, make_sampling
 from experiments.errors import InputError, argument
 from experiments.runs.calibration import CalibrationRecord, Listener
 from experiments.runs.calibration import results as calibration_results
+from experiments.runs.models import ModelOptions, load_models, make_sampling
 from experiments.runs.settings import (
     check_policies,
     check_prompts,
@@ -37,7 +35,6 @@ from experiments.runs.settings import (
 from experiments.views.acceptance_plots import calibration
 from experiments.views.plot_style import png
 from experiments.views.plots import draw_all
-from experiments.views.tables import divergence_line, group_table, round_table, speed_table
 from policies.vanilla import Vanilla
 
 POLICIES = (
@@ -52,10 +49,21 @@ POLICIES = (
 )
 """Fixed chains, chains that stop themselves, EAGLE's static tree, EAGLE-2 small and full."""
 
+DEMO_THREADS = 1
+"""Operations as small as this model's are slower on two threads than on one."""
+
+LEARNED = ("ldlp", "cost_aware")
+"""AdaEAGLE's own rule and ours, with the bundled model's predictors and cost table."""
+
+DEMO_NUM_PROMPTS = 24
+DEMO_MAX_NEW_TOKENS = 128
+
+SHOWN = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "tokens_per_round")
+
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a comparison is told."""
+class CompareSettings:
+    """Settings of a comparison."""
 
     models: ModelOptions = field(default_factory=ModelOptions)
     policies: Sequence[str] = POLICIES
@@ -74,7 +82,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison ready to run: everything it was told has been checked."""
+    """A comparison ready to run: its settings have been checked."""
 
     bench: Bench
     prompts: list[Prompt]
@@ -82,12 +90,35 @@ class Comparison:
     identity: dict[str, Any]  # what must be equal for a run to be resumed
 
 
-def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
-    """Runs a comparison, or the rest of an interrupted one, and shows it.
+@dataclass(frozen=True, slots=True)
+class CompareResult:
+    """What a comparison measured and where it is written."""
+
+    records: list[PromptRecord]
+    results: dict[str, Any]  # `results.json`
+    group_by: str  # the field of a prompt that groups are made by
+    compares_texts: bool
+    is_coupled: bool
+    out: Path
+    files: list[Path]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        prompts = self.results["per_prompt"]
+        return {
+            "out": str(self.out),
+            "num_prompts": len(prompts),
+            "num_divergences": sum(len(prompt["divergences"]) for prompt in prompts),
+            "arms": [{key: arm[key] for key in SHOWN} for arm in self.results["arms"]],
+        }
+
+
+def compare(settings: CompareSettings, *, anew: bool = False) -> CompareResult:
+    """Runs a comparison, or the rest of an interrupted one, and writes its folder.
 
     Args:
         settings: what to compare.
-        as_json: stdout gets the last line alone; tables go to stderr.
         anew: begin again where the folder holds another run or a finished one.
 
     Raises:
@@ -95,29 +126,24 @@ def compare(settings: Settings, *, as_json: bool, anew: bool = False) -> None:
     """
     comparison = _prepare(settings, anew)
     records, found = _finish(comparison, settings.seconds)
-    folder, by = comparison.folder, grouping(comparison.prompts)
+    folder, group_by = comparison.folder, grouping(comparison.prompts)
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
-        files = [folder.path / "results.json", *draw_all(records, by, folder)]
+        files = [folder.path / "results.json", *draw_all(records, group_by, folder)]
     if settings.calibration:
         files += _calibrate(comparison, anew)
-    console = Console(stderr=as_json)
-    for table in (speed_table(records), round_table(records), group_table(records, by)):
-        console.print(table)
-    if comparison.bench.compares_texts:
-        console.print(divergence_line(records))
-    if comparison.bench.sampling.is_coupled:
-        console.print("coupled sampling accepts less: these are not the speeds of sampling")
-    for path in files:
-        console.print(str(path), soft_wrap=True, highlight=False)
-    print(json.dumps(_last_line(found, folder.path)))
+    bench = comparison.bench
+    is_coupled = bench.sampling.is_coupled
+    return CompareResult(
+        records, found, group_by, bench.compares_texts, is_coupled, folder.path, files
+    )
 
 
-def measure(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any]]:
+def measure(settings: CompareSettings) -> tuple[list[PromptRecord], dict[str, Any]]:
     """The same without tables and pictures: what was measured, and what is in `results.json`."""
     return _finish(_prepare(settings, anew=False), settings.seconds)
 
 
-def _prepare(settings: Settings, anew: bool) -> Comparison:
+def _prepare(settings: CompareSettings, anew: bool) -> Comparison:
     chosen_sampling = make_sampling(
         settings.temperature, settings.top_p, settings.top_k, settings.sampling, settings.seed
     )
@@ -201,15 +227,3 @@ def _calibrate(comparison: Comparison, anew: bool) -> list[Path]:
             folder.write("results.json", json.dumps(found, indent=1) + "\n"),
             folder.write("calibration.png", png(figure)),
         ]
-
-
-def _last_line(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    """What a script wants first; `results.json` in the folder holds the rest."""
-    shown = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "tokens_per_round")
-    prompts = found["per_prompt"]
-    return {
-        "out": str(path),
-        "num_prompts": len(prompts),
-        "num_divergences": sum(len(prompt["divergences"]) for prompt in prompts),
-        "arms": [{key: arm[key] for key in shown} for arm in found["arms"]],
-    }

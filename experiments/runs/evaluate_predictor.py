@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
 from adaeagle.bench import provenance
+from adaeagle.bench.records import PromptRecord
 from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import grouping
 from adaeagle.trace.text import RecordedText
@@ -26,9 +26,7 @@ from experiments.errors import InputError, argument
 from experiments.runs import replay as replaying
 from experiments.runs.settings import open_folder
 from experiments.views.evaluation_plots import acceptance_figure, lengths_figure
-from experiments.views.evaluation_tables import acceptance_table, length_table
 from experiments.views.plot_style import png
-from experiments.views.tables import headroom_table, speed_table
 from predictors import evaluation
 from predictors.base import (
     AcceptancePredictions,
@@ -45,8 +43,8 @@ Values = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything an evaluation is told."""
+class EvaluationSettings:
+    """Settings of an evaluation."""
 
     predictor: str
     trace: Path
@@ -57,12 +55,34 @@ class Settings:
     out: Path | None = None
 
 
-def evaluate(settings: Settings, *, as_json: bool) -> None:
-    """Judges a predictor, replays policies that ask it, and shows both.
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """How good a predictor is and where it is written."""
 
-    Args:
-        settings: what to evaluate.
-        as_json: stdout gets the last line alone; tables go to stderr.
+    results: dict[str, Any]  # `results.json`
+    replayed: dict[str, Any]  # `results.json` of the replay
+    records: list[PromptRecord]  # of the replay
+    out: Path
+    files: list[Path]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        config = self.results["config"]
+        acceptance, lengths = self.results["acceptance"], self.results["lengths"]
+        arms = self.results["replay"]["arms"]
+        return {
+            "out": str(self.out),
+            "predictor": config["predictor"],
+            "split": config["split"],
+            "acceptance": acceptance and {k: acceptance[k] for k in ("num", "brier", "ece", "auc")},
+            "lengths": lengths and {k: lengths[k] for k in ("num", "error", "constant_error")},
+            "arms": [{key: arm[key] for key in replaying.SHOWN} for arm in arms],
+        }
+
+
+def evaluate(settings: EvaluationSettings) -> EvaluationResult:
+    """Evaluates a predictor, replays policies that use it, and writes the folder.
 
     Raises:
         InputError: a setting cannot be used.
@@ -88,7 +108,7 @@ def evaluate(settings: Settings, *, as_json: bool) -> None:
     }
     folder = open_folder("evaluate-predictor", settings.out, identity, anew=True)
     records, replayed = replaying.replay_policies(
-        replaying.Settings(
+        replaying.ReplaySettings(
             trace=settings.trace,
             policies=specs,
             cost=settings.cost,
@@ -117,16 +137,7 @@ def evaluate(settings: Settings, *, as_json: bool) -> None:
             files.append(
                 folder.write("lengths.png", png(lengths_figure(predictions.lengths, found)))
             )
-    console = Console(stderr=as_json)
-    if found["acceptance"] is not None:
-        console.print(acceptance_table(found["acceptance"], by))
-    if found["lengths"] is not None:
-        console.print(length_table(found["lengths"], by))
-    console.print(speed_table(records))
-    console.print(headroom_table(replayed))
-    for path in files:
-        console.print(str(path), soft_wrap=True, highlight=False)
-    print(json.dumps(_last_line(whole, folder.path)))
+    return EvaluationResult(whole, replayed, records, folder.path, files)
 
 
 def policies_of(predictor: Predictor, source: str) -> list[str]:
@@ -139,7 +150,7 @@ def policies_of(predictor: Predictor, source: str) -> list[str]:
 
 
 def _predictions(
-    predictor: Predictor, settings: Settings
+    predictor: Predictor, settings: EvaluationSettings
 ) -> tuple[list[RecordedText], Predictions]:
     folder = replaying.open_trace(settings.trace)
     trace = replaying.load_trace(folder, settings.split, None)
@@ -248,17 +259,4 @@ def errors(told: Values, true: Values) -> dict[str, Any]:
         "error": float(np.abs(told - true).mean()),
         "constant_error": float(np.abs(np.median(true) - true).mean()),
         "correlation": float(np.corrcoef(told, true)[0, 1]) if varies else None,
-    }
-
-
-def _last_line(whole: dict[str, Any], path: Path) -> dict[str, Any]:
-    shown = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "headroom_recovered")
-    acceptance, lengths = whole["acceptance"], whole["lengths"]
-    return {
-        "out": str(path),
-        "predictor": whole["config"]["predictor"],
-        "split": whole["config"]["split"],
-        "acceptance": acceptance and {k: acceptance[k] for k in ("num", "brier", "ece", "auc")},
-        "lengths": lengths and {k: lengths[k] for k in ("num", "error", "constant_error")},
-        "arms": [{key: arm[key] for key in shown} for arm in whole["replay"]["arms"]],
     }

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from adaeagle.policy import Policy
 from adaeagle.policy_folder import is_policy_folder, read_spec, write_policy
 from adaeagle.registry import get_policy
@@ -33,8 +31,8 @@ SGLANG_ALGORITHMS = {"eagle": "EAGLE", "eagle3": "EAGLE3", "model": "STANDALONE"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything an export is told."""
+class ExportSettings:
+    """Settings of an export."""
 
     policy: str  # a spec, the folder of a policy, or best.json of a sweep
     to: str
@@ -62,7 +60,21 @@ class Models:
     kind: str  # eagle, eagle3 or model
 
 
-def export(settings: Settings, *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """A policy in the words of another engine."""
+
+    to: str
+    policy: str  # its spec
+    exported: dict[str, Any]  # `command` and arguments of an engine, or the folder
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        return {"to": self.to, "policy": self.policy, **self.exported}
+
+
+def export(settings: ExportSettings) -> ExportResult:
     """Writes a policy for another engine, or into a folder.
 
     Raises:
@@ -75,16 +87,14 @@ def export(settings: Settings, *, as_json: bool) -> None:
     with argument("--policy", settings.policy):
         policy = get_policy(spec)
     if settings.to == "folder":
-        told = _to_folder(spec, settings.out)
+        exported = _to_folder(spec, settings.out)
     else:
         with argument("--policy", spec):
             setting = static_setting(policy)
             models = _models(settings, found)
-            told = ENGINES[settings.to](setting, models)
-        told |= _write(settings.out, told)
-    console = Console(stderr=as_json)
-    console.print(told["command"] if "command" in told else told["out"], soft_wrap=True)
-    print(json.dumps({"to": settings.to, "policy": spec, **told}))
+            exported = ENGINES[settings.to](setting, models)
+        exported |= _write(settings.out, exported)
+    return ExportResult(settings.to, spec, exported)
 
 
 def _read(policy: str) -> tuple[str, dict[str, Any]]:
@@ -157,16 +167,19 @@ def sglang(setting: Setting, models: Models) -> dict[str, Any]:
 ENGINES: dict[str, Callable[[Setting, Models], dict[str, Any]]] = {"vllm": vllm, "sglang": sglang}
 
 
-def _models(settings: Settings, found: dict[str, Any]) -> Models:
+def _models(settings: ExportSettings, found: dict[str, Any]) -> Models:
     """From the options, or from what a sweep says it was made for."""
-    told = found.get("models", {})
-    target, drafter = settings.target or told.get("target"), settings.drafter or told.get("drafter")
+    swept = found.get("models", {})
+    target, drafter = (
+        settings.target or swept.get("target"),
+        settings.drafter or swept.get("drafter"),
+    )
     for option, name in (("--target", target), ("--drafter", drafter)):
         if name is None:
             raise InputError(f"{option} must name the model that {settings.to} is to load")
     kind = settings.drafter_kind
     if kind == "auto":
-        is_model = told.get("drafter_kind") in ("model", "lm") and settings.drafter is None
+        is_model = swept.get("drafter_kind") in ("model", "lm") and settings.drafter is None
         is_eagle3 = "eagle3" in drafter.lower().replace("-", "")
         kind = "model" if is_model else "eagle3" if is_eagle3 else "eagle"
     if kind not in VLLM_METHODS:
@@ -184,12 +197,12 @@ def _to_folder(spec: str, out: Path | None) -> dict[str, Any]:
     return {"out": str(out), "files": [str(path) for path in files]}
 
 
-def _write(out: Path | None, told: dict[str, Any]) -> dict[str, Any]:
+def _write(out: Path | None, exported: dict[str, Any]) -> dict[str, Any]:
     """The configuration and the command as files, where a folder is named for them."""
     if out is None:
         return {}
     with argument("--out", str(out), "a folder that can be written", OSError):
         out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(json.dumps(told["config"], indent=1) + "\n")
-        (out / "command.sh").write_text(told["command"] + "\n")
+        (out / "config.json").write_text(json.dumps(exported["config"], indent=1) + "\n")
+        (out / "command.sh").write_text(exported["command"] + "\n")
     return {"out": str(out)}

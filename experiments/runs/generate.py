@@ -1,7 +1,6 @@
 """Answering prompts with one policy, showing the text a round at a time."""
 
-import json
-import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -10,9 +9,8 @@ from transformers import PreTrainedTokenizerBase
 from adaeagle import Piece, Policy, Round, stream
 from adaeagle.data.prompts import Conversation, Prompt, read_prompts, spread
 from adaeagle.decoding.sampling import Sampling
-from experiments.commands.models import Models
 from experiments.errors import InputError, argument
-from experiments.views.drafts import DraftView
+from experiments.runs.models import Models
 
 
 def questions(text: str | None, prompts: str | None, limit: int | None) -> list[Prompt]:
@@ -28,22 +26,27 @@ def questions(text: str | None, prompts: str | None, limit: int | None) -> list[
     return found if limit is None else spread(found, limit)
 
 
-def answer(
+def answers(
     models: Models,
     policy: Policy,
     prompt: Prompt,
     chosen_sampling: Sampling,
     max_new_tokens: int,
-    *,
-    as_json: bool,
-    view: DraftView | None = None,
-) -> None:
-    """Answers every turn of a prompt; the text, or a JSON line a turn, goes to stdout.
+    on_piece: Callable[[Piece, str], None],
+) -> Iterator[dict[str, Any]]:
+    """Answers every turn of a prompt.
 
-    With a `view` every round's draft is shown as it is verified, and the text after the last.
+    Args:
+        models: target and drafter.
+        policy: how to draft.
+        prompt: the question, of one turn or several.
+        chosen_sampling: the distribution of the text.
+        max_new_tokens: of an answer.
+        on_piece: called after every round with its piece and the text that it adds.
+
+    Yields:
+        An answer a turn: its token ids, its text as it is decoded, its rounds and seconds.
     """
-    if view is not None:
-        policy = view.watch(policy)
     talk = Conversation(models.target, prompt)
     while (prompt_ids := talk.next_ids()) is not None:
         pieces = stream(
@@ -61,18 +64,9 @@ def answer(
         transcript = Transcript(models.target.tokenizer)
         seen: list[Piece] = []
         for piece in pieces:
-            shown = transcript.add(piece.token_ids)
             seen.append(piece)
-            if view is not None:
-                view.show(piece)
-            elif not as_json:
-                print(shown, end="", flush=True)
-        found = _report(prompt.id, talk.num_answered, seen, transcript)
-        if as_json:
-            print(json.dumps(found), flush=True)
-        else:
-            print("" if view is None else f"\n{transcript.shown}", flush=True)
-            print(_summary(found), file=sys.stderr)
+            on_piece(piece, transcript.add(piece.token_ids))
+        yield _answer(prompt.id, talk.num_answered, seen, transcript)
         talk.answer(transcript.token_ids)
 
 
@@ -117,7 +111,7 @@ class Transcript:
         return new
 
 
-def _report(
+def _answer(
     prompt_id: str, turn: int, pieces: list[Piece], transcript: Transcript
 ) -> dict[str, Any]:
     rounds: list[Round] = [piece.round for piece in pieces if piece.round is not None]
@@ -130,12 +124,3 @@ def _report(
         "seconds": sum(piece.seconds for piece in pieces),
         "prefill_seconds": pieces[0].seconds,
     }
-
-
-def _summary(found: dict[str, Any]) -> str:
-    num_tokens, num_rounds = len(found["token_ids"]), len(found["rounds"])
-    a_round = (num_tokens - 1) / max(1, num_rounds)
-    return (
-        f"{num_tokens} tokens in {found['seconds']:.2f} s, {num_tokens / found['seconds']:.1f} a "
-        f"second; {num_rounds} rounds of {a_round:.2f} tokens"
-    )

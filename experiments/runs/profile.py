@@ -5,7 +5,6 @@ Expected: verification costs little more than a plain step up to some nodes and 
 draft forward of ten nodes costs far less than ten of one.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +20,10 @@ from adaeagle.cost.model import CostModel
 from adaeagle.cost.profiler import Profiler, TextTimes
 from adaeagle.cost.tally import Tally
 from adaeagle.data.prompts import Conversation
-from experiments.commands.models import ModelOptions, Models, load_models
 from experiments.errors import InputError, argument, reason
+from experiments.runs.models import ModelOptions, Models, load_models
 from experiments.runs.settings import check_prompts, load_prompts, open_folder, run_identity
-from experiments.views.cost import cost_figure, cost_tables, main_figures
+from experiments.views.cost import cost_figure, main_figures
 from experiments.views.plot_style import png
 
 FEWEST = 3
@@ -32,8 +31,8 @@ FEWEST = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a profile is told; None: the grid's own."""
+class ProfileSettings:
+    """Settings of a profile; None: the grid's own."""
 
     models: ModelOptions = field(default_factory=ModelOptions)
     widths: Sequence[int] | None = None
@@ -47,12 +46,23 @@ class Settings:
     out: Path | None = None
 
 
-def profile(settings: Settings, *, as_json: bool) -> None:
-    """Runs a profile, or the rest of an interrupted one, and shows it.
+@dataclass(frozen=True, slots=True)
+class ProfileResult:
+    """A measured cost table and where it is written."""
 
-    Args:
-        settings: what to measure.
-        as_json: stdout gets the last line alone; tables go to stderr.
+    model: CostModel
+    out: Path
+    files: list[Path]
+    num_rounds: int
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        return {"out": str(self.out), **main_figures(self.model)}
+
+
+def profile(settings: ProfileSettings) -> ProfileResult:
+    """Runs a profile, or the rest of an interrupted one, and writes its folder.
 
     Raises:
         InputError: a setting cannot be used.
@@ -75,7 +85,7 @@ def profile(settings: Settings, *, as_json: bool) -> None:
     identity = run_identity(config, prompts)
     folder = open_folder("profile", settings.out, identity)
     tally = _measured(folder, profiler, Tally(grid), settings)
-    about = {
+    metadata = {
         **identity,
         "git": provenance.git(),
         "date": tally.ended,
@@ -83,10 +93,14 @@ def profile(settings: Settings, *, as_json: bool) -> None:
         "num_rounds": tally.num_rounds,
         "seconds": tally.seconds,
     }
-    _show(tally.model(about), folder, as_json=as_json)
+    model = tally.model(metadata)
+    with argument("--out", str(folder.path), "a folder that can be written", OSError):
+        model.save(folder.path / "cost.json")
+        files = [folder.path / "cost.json", folder.write("cost.png", png(cost_figure(model)))]
+    return ProfileResult(model, folder.path, files, tally.num_rounds)
 
 
-def _grid(settings: Settings, models: Models) -> Grid:
+def _grid(settings: ProfileSettings, models: Models) -> Grid:
     given = {"widths": settings.widths, "nodes": settings.nodes, "contexts": settings.contexts}
     chosen: dict[str, Any] = {
         name: tuple(sorted(set(values))) for name, values in given.items() if values
@@ -105,7 +119,9 @@ def _profiler(
         raise InputError(f"--{reason(error)}") from error
 
 
-def _measured(folder: RunFolder, profiler: Profiler, tally: Tally, settings: Settings) -> Tally:
+def _measured(
+    folder: RunFolder, profiler: Profiler, tally: Tally, settings: ProfileSettings
+) -> Tally:
     """Measures until there is enough, with a bar on stderr; each text is kept when it ends."""
     with argument("--out", str(folder.path), "a folder of this same run", (OSError, ValueError)):
         for record in folder.records(TextTimes):
@@ -143,20 +159,8 @@ def _measured(folder: RunFolder, profiler: Profiler, tally: Tally, settings: Set
     return tally
 
 
-def _share(tally: Tally, settings: Settings) -> float:
+def _share(tally: Tally, settings: ProfileSettings) -> float:
     """How much has been measured of what was asked for; 1: all."""
     if settings.seconds is None:
         return tally.share(settings.rounds)
     return min(tally.share(FEWEST), tally.seconds / settings.seconds)
-
-
-def _show(model: CostModel, folder: RunFolder, *, as_json: bool) -> None:
-    with argument("--out", str(folder.path), "a folder that can be written", OSError):
-        model.save(folder.path / "cost.json")
-        folder.write("cost.png", png(cost_figure(model)))
-    console = Console(stderr=as_json)
-    for table in cost_tables(model):
-        console.print(table)
-    for name in ("cost.json", "cost.png"):
-        console.print(str(folder.path / name), soft_wrap=True, highlight=False)
-    print(json.dumps({"out": str(folder.path), **main_figures(model)}))

@@ -39,19 +39,19 @@ from adaeagle.trace.proposer import NotRecordedError
 from adaeagle.trace.redrafted import RedraftedTrace
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
-from experiments.commands.models import ModelOptions, load_models
 from experiments.errors import InputError, argument
 from experiments.runs.compare import POLICIES
+from experiments.runs.models import ModelOptions, load_models
 from experiments.runs.settings import check_policies, make_policies, open_folder
 from experiments.views.plots import draw_all
-from experiments.views.tables import group_table, headroom_table, round_table, speed_table
 
 SPLITS = ("all", "tune", "test")
+SHOWN = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "headroom_recovered")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a replay is told."""
+class ReplaySettings:
+    """Settings of a replay."""
 
     trace: Path
     policies: Sequence[str] = POLICIES
@@ -65,39 +65,48 @@ class Settings:
     out: Path | None = None
 
 
-def run_replay(settings: Settings, *, as_json: bool) -> None:
-    """Replays policies and shows what they come to.
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """What replayed policies come to and where it is written."""
 
-    Args:
-        settings: what to replay.
-        as_json: stdout gets the last line alone; tables go to stderr.
+    records: list[PromptRecord]
+    results: dict[str, Any]  # `results.json`
+    group_by: str  # the field of a prompt that groups are made by
+    out: Path
+    files: list[Path]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        return {
+            "out": str(self.out),
+            "num_prompts": len(self.results["per_prompt"]),
+            "split": self.results["split"],
+            "oracle": self.results["oracle"],
+            "arms": [{key: arm[key] for key in SHOWN} for arm in self.results["arms"]],
+        }
+
+
+def run_replay(settings: ReplaySettings) -> ReplayResult:
+    """Replays policies and writes the folder.
 
     Raises:
         InputError: a setting cannot be used, or a node is missing under `strict`.
     """
     records, whole, out = _run(settings)
-    by = grouping(records)
+    group_by = grouping(records)
     with argument("--out", str(out.path), "a folder that can be written", OSError):
-        files = [out.path / "results.json", *draw_all(records, by, out)]
-    console = Console(stderr=as_json)
-    for table in (speed_table(records), round_table(records), group_table(records, by)):
-        console.print(table)
-    if whole["oracle"] is not None:
-        console.print(headroom_table(whole))
-    missing = sum(whole["num_missing"].values())
-    console.print(f"{missing} nodes were not recorded and were drafted by the real draft model")
-    for path in files:
-        console.print(str(path), soft_wrap=True, highlight=False)
-    print(json.dumps(_last_line(whole, out.path)))
+        files = [out.path / "results.json", *draw_all(records, group_by, out)]
+    return ReplayResult(records, whole, group_by, out.path, files)
 
 
-def replay_policies(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any]]:
+def replay_policies(settings: ReplaySettings) -> tuple[list[PromptRecord], dict[str, Any]]:
     """The same without tables and pictures: the records, and what is in `results.json`."""
     records, whole, _ = _run(settings)
     return records, whole
 
 
-def _run(settings: Settings) -> tuple[list[PromptRecord], dict[str, Any], RunFolder]:
+def _run(settings: ReplaySettings) -> tuple[list[PromptRecord], dict[str, Any], RunFolder]:
     """Replays, solves oracles and writes `results.json`."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -289,7 +298,7 @@ def _family_of(played: Replayed) -> str:
 
 
 def _headrooms(
-    settings: Settings,
+    settings: ReplaySettings,
     folder: TraceFolder,
     trace: Trace,
     cost: CostModel,
@@ -316,14 +325,3 @@ def _headrooms(
 def _speed(records: Sequence[PromptRecord], name: str) -> float:
     arms = [record.arms[name] for record in records]
     return sum(arm.num_tokens for arm in arms) / sum(arm.seconds for arm in arms)
-
-
-def _last_line(found: dict[str, Any], path: Path) -> dict[str, Any]:
-    shown = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "headroom_recovered")
-    return {
-        "out": str(path),
-        "num_prompts": len(found["per_prompt"]),
-        "split": found["split"],
-        "oracle": found["oracle"],
-        "arms": [{key: arm[key] for key in shown} for arm in found["arms"]],
-    }

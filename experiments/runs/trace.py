@@ -4,10 +4,9 @@ Every process records shards that are missing and stores each as soon as it is w
 stays, whatever ends the run.
 """
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ from adaeagle.registry import get_policy
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest, Shard, plan_shards
 from adaeagle.trace.recorder import DEFAULT_ENVELOPE, Recorder
-from experiments.commands.models import ModelOptions, find_device, load_models
 from experiments.errors import InputError, argument
 from experiments.runs.launching import ProcessDied, gather, launch, make_fabric, own_device
+from experiments.runs.models import ModelOptions, find_device, load_models
 from experiments.runs.settings import check_prompts, load_prompts
 
 NUM_TOP = 8
@@ -34,8 +33,8 @@ NUM_TOP = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a recording is told; its temperature is always 0."""
+class TraceSettings:
+    """Settings of a recording; its temperature is always 0."""
 
     out: Path
     models: ModelOptions = field(default_factory=ModelOptions)
@@ -50,12 +49,29 @@ class Settings:
     num_nodes: int = 1
 
 
-def trace(settings: Settings, *, as_json: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class TraceResult:
+    """What a folder holds after a recording."""
+
+    out: Path
+    num_texts: int
+    num_positions: int
+    num_nodes: int
+    bytes: int
+    seconds: float  # of this run
+    complete: bool
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        return {**asdict(self), "out": str(self.out), "seconds": round(self.seconds, 3)}
+
+
+def trace(settings: TraceSettings) -> TraceResult | None:
     """Records a trace, or the rest of one, as far as the time goes.
 
-    Args:
-        settings: what to record.
-        as_json: stdout gets the last line alone.
+    Returns:
+        What is recorded; None in the processes that help the first.
 
     Raises:
         InputError: a setting cannot be used, or the disk is full.
@@ -79,12 +95,9 @@ def trace(settings: Settings, *, as_json: bool) -> None:
             raise InputError(f"{died}; {_kept(settings)}") from died
         if errors:
             raise InputError("; ".join(errors))
-    if fabric.is_global_zero:
-        found = _summary(settings.out, time.perf_counter() - started)
-        Console(stderr=as_json).print(
-            "{num_texts} texts, {num_positions} positions, {num_nodes} nodes".format(**found)
-        )
-        print(json.dumps(found))
+    if not fabric.is_global_zero:
+        return None
+    return _result(settings.out, time.perf_counter() - started)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,14 +108,14 @@ class Plan:
     shards: list[Shard]
 
     @classmethod
-    def of(cls, settings: Settings) -> "Plan":
+    def of(cls, settings: TraceSettings) -> "Plan":
         prompts = load_prompts(settings.prompts, settings.limit)
         # A prompt is of one split whatever --limit says: split the whole set.
         splits = split_of(load_prompts(settings.prompts, None))
         ids = [prompt.id for prompt in prompts]
         return cls(prompts, plan_shards(ids, splits, settings.prompts_per_shard))
 
-    def told(self, settings: Settings) -> dict[str, Any]:
+    def manifest_fields(self, settings: TraceSettings) -> dict[str, Any]:
         """The fields of the manifest that need no model."""
         return {
             "target": settings.models.target,
@@ -125,7 +138,7 @@ class Job:
     manifest: Manifest
 
     @classmethod
-    def load(cls, settings: Settings, device: str) -> "Job":
+    def load(cls, settings: TraceSettings, device: str) -> "Job":
         """Loads the models, on the device of this process."""
         plan = Plan.of(settings)
         options = replace(settings.models, device=device)
@@ -135,7 +148,7 @@ class Job:
         config = models.config
         names = ("target_weights", "drafter", "drafter_kind", "drafter_weights", "dtype")
         manifest = Manifest(
-            **plan.told(settings),
+            **plan.manifest_fields(settings),
             **{name: config[name] for name in names},
             prompts=settings.prompts,
             vocab_size=models.target.vocab_size,
@@ -196,7 +209,7 @@ class Job:
         return kept == {shard.split for shard in shards}
 
 
-def _work(fabric: Fabric, settings: Settings) -> list[str]:
+def _work(fabric: Fabric, settings: TraceSettings) -> list[str]:
     """One process's part of the work; returns what went wrong in any of them."""
     error, todo = "", list[int]()
     try:
@@ -237,13 +250,13 @@ def _generation(target: Target) -> dict[str, Any]:
     return {**ours, "config": {name: known[name] for name in known if name not in left_out}}
 
 
-def _is_finished(settings: Settings) -> bool:
+def _is_finished(settings: TraceSettings) -> bool:
     """Whether all of this trace is there, as far as can be told without the models."""
     plan = Plan.of(settings)
     if not (settings.out / "manifest.json").is_file():
         return False
     folder = _open(settings.out)
-    known = plan.told(settings)
+    known = plan.manifest_fields(settings)
     known |= {
         name: value
         for name in ("drafter", "dtype")
@@ -259,7 +272,7 @@ def _open(out: Path) -> TraceFolder:
         return TraceFolder.open(out)
 
 
-def _kept(settings: Settings) -> str:
+def _kept(settings: TraceSettings) -> str:
     """What there is of an unfinished trace."""
     out = settings.out
     if not (out / "manifest.json").is_file():
@@ -272,16 +285,16 @@ def _kept(settings: Settings) -> str:
     )
 
 
-def _summary(out: Path, seconds: float) -> dict[str, Any]:
+def _result(out: Path, seconds: float) -> TraceResult:
     folder = _open(out)
     with argument("--out", str(out), errors=(OSError, ValueError)):
         records = folder.records
-    return {
-        "out": str(out),
-        "num_texts": sum(record.num_texts for record in records),
-        "num_positions": sum(record.num_positions for record in records),
-        "num_nodes": sum(record.num_nodes for record in records),
-        "bytes": sum(record.num_bytes for record in records),
-        "seconds": round(seconds, 3),
-        "complete": folder.complete,
-    }
+    return TraceResult(
+        out,
+        num_texts=sum(record.num_texts for record in records),
+        num_positions=sum(record.num_positions for record in records),
+        num_nodes=sum(record.num_nodes for record in records),
+        bytes=sum(record.num_bytes for record in records),
+        seconds=seconds,
+        complete=folder.complete,
+    )

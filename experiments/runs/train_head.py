@@ -22,6 +22,9 @@ from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle3_head import Eagle3Head
 from adaeagle.drafters.eagle_head import EagleHead
 from adaeagle.models.backbone import LAST
+from experiments.errors import argument
+from experiments.runs.models import load_target, silence
+from experiments.runs.training import check_out, run_lightning
 from predictors.data.features import collect_features, feature_file
 from predictors.draft_models.causal_lm import CausalLMTraining
 from predictors.draft_models.conversations import questions, read_records
@@ -167,6 +170,29 @@ def train_head(settings: TrainHeadSettings, target: Target | None = None) -> dic
     if settings.kind != "lm":
         return train_head_on(target, shards, settings, started)
     return _finish(_train_lm(target, records, shards, settings), settings, started)
+
+
+def run_checked(settings: TrainHeadSettings) -> dict[str, Any] | None:
+    """What the training found, after all its options were checked.
+
+    Returns:
+        The result; None in the processes that help the first.
+
+    Raises:
+        InputError: a setting cannot be used, or the text cannot be learned from.
+    """
+    silence()
+    with argument("--data", str(settings.data)):
+        read_records(settings.data, settings.limit)
+    check_out(settings)
+
+    def train() -> dict[str, Any]:
+        target = load_target(settings.target, "cpu", settings.dtype)
+        # All else has been checked: what is refused from here on is the text.
+        with argument("--data", str(settings.data), errors=ValueError):
+            return train_head(settings, target)
+
+    return run_lightning(settings, train)
 
 
 def train_head_on(

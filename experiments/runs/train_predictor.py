@@ -26,6 +26,9 @@ from adaeagle.identity import ModelIdentity
 from adaeagle.models.fingerprint import fingerprint
 from adaeagle.registry import PREDICTORS, build
 from adaeagle.trace.folder import TraceFolder
+from experiments.errors import argument
+from experiments.runs.models import silence
+from experiments.runs.training import check_out, run_lightning, settings_blamed
 from predictors.base import FittedPredictor, Metadata, Predictor, TrainedPredictor
 from predictors.data.trace_dataset import TraceExamples, read_examples, split_texts, trace_data
 from predictors.training.predictor import PredictorTraining
@@ -173,6 +176,36 @@ def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
     }
     _write_json(settings.out / "result.json", result)
     return result
+
+
+def run_checked(settings: TrainPredictorSettings) -> dict[str, Any] | None:
+    """What the training found, after all its options were checked.
+
+    Returns:
+        The result; None in the processes that help the first.
+
+    Raises:
+        InputError: a setting cannot be used, or the trace cannot teach the predictor.
+    """
+    silence()
+    with argument("--kind", settings.kind):
+        make_predictor(settings.kind)
+    with argument("--trace", str(settings.trace), errors=(OSError, ValueError)):
+        TraceFolder.open(settings.trace)
+    if settings.cost is not None:
+        with argument("--cost", str(settings.cost), errors=(OSError, ValueError)):
+            CostModel.load(settings.cost)
+    check_out(settings)
+
+    def train() -> dict[str, Any]:
+        # All else has been checked: what is refused from here on is the trace.
+        with (
+            argument("--trace", str(settings.trace), errors=(OSError, ValueError)),
+            settings_blamed(TrainPredictorSettings.__slots__),
+        ):
+            return train_predictor(settings)
+
+    return run_lightning(settings, train)
 
 
 def make_predictor(spec: str) -> Predictor:

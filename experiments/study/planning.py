@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from adaeagle.registry import PREDICTORS, get_policy, lookup, names
-from experiments.commands.models import ModelOptions
 from experiments.errors import reason
+from experiments.runs.models import ModelOptions
 from experiments.sweep.template import parse
 
 TRIALS = 100
@@ -18,8 +18,8 @@ LEAST_SECONDS = 1.0  # of a stage, or of a part of one, however late it is
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a study is told."""
+class StudySettings:
+    """Settings of a study."""
 
     out: Path
     models: ModelOptions = field(default_factory=ModelOptions)
@@ -143,7 +143,7 @@ def each(seconds: float | None, began: float, num_left: int) -> float | None:
     return max(LEAST_SECONDS, (began + seconds - time.monotonic()) / num_left)
 
 
-def described(settings: Settings) -> dict[str, Any]:
+def described(settings: StudySettings) -> dict[str, Any]:
     """What decides what a study finds, as its folder says it."""
     models = settings.models
     return {

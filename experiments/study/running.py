@@ -6,6 +6,8 @@ machine, win live on prompts they have not seen, and by how much?
 
 import json
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,12 +18,11 @@ from rich.table import Table
 from adaeagle.bench.run_folder import RunFolder
 from experiments.confirm.page import Page, png_picture, render
 from experiments.confirm.pictures import short
-from experiments.confirm.running import last_line
-from experiments.confirm.tables import leaderboard_table
+from experiments.confirm.running import summary
 from experiments.errors import InputError, argument
 from experiments.report.figures import Picture
 from experiments.runs.settings import load_prompts, open_folder, run_identity
-from experiments.study.planning import Settings, TimeBudget, described
+from experiments.study.planning import StudySettings, TimeBudget, described
 from experiments.study.stages import RESERVE, STAGES, Study, as_rows
 from experiments.sweep.template import parse
 
@@ -29,12 +30,33 @@ STATE, PAGE, RESULTS = "stages.json", "report.html", "results.json"
 PICTURES = {"history.png": "Speed of every trial", "slices.png": "Speed by parameter"}
 
 
-def run_study(settings: Settings, *, as_json: bool) -> None:
-    """Runs the stages that are not done yet, and shows what all of them came to.
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """What all stages of a study came to and where it is written."""
 
-    Args:
-        settings: of which models, how long.
-        as_json: stdout gets the last line alone; tables go to stderr.
+    results: dict[str, Any]  # `results.json`
+    out: Path
+    was_done: bool  # before this run
+
+    @property
+    def files(self) -> list[Path]:
+        return [self.out / RESULTS, self.out / PAGE]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        stages = self.results["stages"]
+        return {
+            **summary(self.results),
+            "out": str(self.out),
+            "was_done": self.was_done,
+            "seconds": round(sum(stage["seconds"] for stage in stages.values()), 1),
+            "stages": stages,
+        }
+
+
+def run_study(settings: StudySettings) -> StudyResult:
+    """Runs the stages that are not done yet, and writes the folder.
 
     Raises:
         InputError: a setting cannot be used.
@@ -47,19 +69,10 @@ def run_study(settings: Settings, *, as_json: bool) -> None:
         _run_stages(study, state, folder)
         _write(study, state, folder)
     found = json.loads((folder.path / RESULTS).read_bytes())
-    console = Console(stderr=as_json)
-    if not is_new:
-        console.print("every stage was done, nothing is left to do")
-    console.print(_stage_table(found["stages"]))
-    console.print(leaderboard_table(found))
-    for name in (RESULTS, PAGE):
-        console.print(str(folder.path / name), soft_wrap=True, highlight=False)
-    seconds = sum(stage["seconds"] for stage in found["stages"].values())
-    shown = {"out": str(folder.path), "was_done": not is_new, "seconds": round(seconds, 1)}
-    print(json.dumps({**last_line(found), **shown, "stages": found["stages"]}))
+    return StudyResult(found, folder.path, was_done=not is_new)
 
 
-def _open(settings: Settings) -> RunFolder:
+def _open(settings: StudySettings) -> RunFolder:
     if settings.time_budget is not None and settings.time_budget <= 0:
         raise InputError(f"--time-budget must be > 0, got {settings.time_budget}")
     for text in settings.policies or ():
@@ -93,11 +106,11 @@ def _run_stages(study: Study, state: dict[str, dict[str, Any]], folder: RunFolde
         seconds, began = budget.begin(name), time.monotonic()
         console.print(f"{name}{'' if seconds is None else f': {seconds:.0f} seconds'}")
         try:
-            told = run(study, seconds)
+            outcome = run(study, seconds)
         except InputError as error:
             raise InputError(f"stage {name}: {error}") from error
         spent = time.monotonic() - began
-        state[name] = {"seconds": round(spent, 1), "done": told.done, "cut": told.cut}
+        state[name] = {"seconds": round(spent, 1), "done": outcome.done, "cut": outcome.cut}
         with argument("--out", str(folder.path), "a folder that can be written", OSError):
             folder.write(STATE, json.dumps(state, indent=1) + "\n")
 
@@ -126,7 +139,7 @@ def _pictures(study: Study) -> dict[str, list[Picture]]:
     return drawn
 
 
-def _stage_table(stages: dict[str, dict[str, Any]]) -> Table:
+def stage_table(stages: dict[str, dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("stage")
     table.add_column("seconds", justify="right")

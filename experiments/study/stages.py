@@ -8,11 +8,9 @@ confirm/       live on test prompts                     `adaeagle confirm`
 report.html    the leaderboard, the sweeps, the stages
 """
 
-import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,14 +21,13 @@ from adaeagle.data.files import write_whole
 from adaeagle.data.prompts import Prompt
 from adaeagle.data.splits import TUNE, split_of
 from adaeagle.trace.folder import TraceFolder
-from experiments.commands import train_predictor as predictor_command
 from experiments.confirm import running as confirming
 from experiments.errors import InputError, argument
 from experiments.runs import profile as profiling
 from experiments.runs import trace as tracing
+from experiments.runs import train_predictor as predictor_training
 from experiments.runs.settings import load_prompts
-from experiments.runs.train_predictor import TrainPredictorSettings
-from experiments.study.planning import Policies, Settings, each, predictor_kinds, tunable
+from experiments.study.planning import Policies, StudySettings, each, predictor_kinds, tunable
 from experiments.sweep import preparing as sweep_settings
 from experiments.sweep import running as sweeping
 
@@ -38,7 +35,7 @@ TUNE_PROMPTS = "tune.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class StageResult:
     """What a stage came to."""
 
     done: str
@@ -49,7 +46,7 @@ class Told:
 class Study:
     """A study's settings and where its parts lie."""
 
-    settings: Settings
+    settings: StudySettings
 
     @property
     def trace(self) -> Path:
@@ -81,58 +78,46 @@ def _folders_with(folder: Path, name: str) -> list[str]:
     return sorted(path.parent.name for path in folder.glob(f"*/{name}"))
 
 
-@contextmanager
-def quietly() -> Iterator[io.StringIO]:
-    """What a command prints last is for programs that call it, not for those that call a study."""
-    with redirect_stdout(io.StringIO()) as said:
-        yield said
-
-
-def record_trace(study: Study, seconds: float | None) -> Told:
+def record_trace(study: Study, seconds: float | None) -> StageResult:
     """Prompts are recorded in an order in which any beginning has prompts of every task."""
     settings = study.settings
-    with quietly() as said:
-        tracing.trace(
-            tracing.Settings(
-                out=study.trace,
-                models=settings.models,
-                prompts=settings.prompts,
-                limit=settings.limit or len(load_prompts(settings.prompts, None)),
-                max_new_tokens=settings.max_new_tokens,
-                prompts_per_shard=2,
-                seconds=seconds,
-            ),
-            as_json=True,
+    result = tracing.trace(
+        tracing.TraceSettings(
+            out=study.trace,
+            models=settings.models,
+            prompts=settings.prompts,
+            limit=settings.limit or len(load_prompts(settings.prompts, None)),
+            max_new_tokens=settings.max_new_tokens,
+            prompts_per_shard=2,
+            seconds=seconds,
         )
-    found = json.loads(said.getvalue().splitlines()[-1])
+    )
+    assert result is not None  # one process
     folder = TraceFolder.open(study.trace)
     done, total = folder.num_recorded, len(folder.manifest.prompt_ids)
     cut = [] if folder.complete else [f"{total - done} of {total} prompts were not recorded"]
-    return Told(f"{found['num_texts']} texts, {found['num_positions']} positions", cut)
+    return StageResult(f"{result.num_texts} texts, {result.num_positions} positions", cut)
 
 
-def measure_profile(study: Study, seconds: float | None) -> Told:
+def measure_profile(study: Study, seconds: float | None) -> StageResult:
     """On prompts of the tune split alone."""
     settings = study.settings
     path = study.settings.out / TUNE_PROMPTS
     with argument("--out", str(path), "a file that can be written", OSError):
         write_whole(path, _as_lines(_tune_prompts(settings)).encode())
-    with quietly():
-        profiling.profile(
-            profiling.Settings(
-                models=settings.models,
-                seconds=seconds,
-                prompts=str(path),
-                seed=settings.seed,
-                out=study.cost.parent,
-            ),
-            as_json=True,
+    result = profiling.profile(
+        profiling.ProfileSettings(
+            models=settings.models,
+            seconds=seconds,
+            prompts=str(path),
+            seed=settings.seed,
+            out=study.cost.parent,
         )
-    about = json.loads(study.cost.read_bytes())["about"]
-    return Told(f"{about['num_rounds']} rounds measured", [])
+    )
+    return StageResult(f"{result.num_rounds} rounds measured", [])
 
 
-def _tune_prompts(settings: Settings) -> list[Prompt]:
+def _tune_prompts(settings: StudySettings) -> list[Prompt]:
     split = split_of(load_prompts(settings.prompts, None))
     chosen = load_prompts(settings.prompts, settings.limit)
     return [prompt for prompt in chosen if split[prompt.id] == TUNE]
@@ -142,18 +127,18 @@ def _as_lines(prompts: Sequence[Prompt]) -> str:
     return "".join(json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
 
 
-def train_predictors(study: Study, seconds: float | None) -> Told:
+def train_predictors(study: Study, seconds: float | None) -> StageResult:
     """Those that the policies to be swept ask, one after another."""
     settings = study.settings
     if settings.policies is not None:
-        return Told("none: policies were given", [])
+        return StageResult("none: policies were given", [])
     began, cut = time.monotonic(), list[str]()
     kinds = predictor_kinds()
     for place, kind in enumerate(kinds):
         if seconds is not None and time.monotonic() >= began + seconds:
             cut.append(f"{kind}: no time was left")
             continue
-        given = TrainPredictorSettings(
+        given = predictor_training.TrainPredictorSettings(
             kind=kind,
             trace=study.trace,
             out=study.settings.out / "predictors" / kind,
@@ -164,13 +149,13 @@ def train_predictors(study: Study, seconds: float | None) -> Told:
             devices=1,
         )
         try:
-            predictor_command.train(given)
+            predictor_training.run_checked(given)
         except InputError as error:
             cut.append(f"{kind}: {error}")
-    return Told(", ".join(study.predictors()) or "none", cut)
+    return StageResult(", ".join(study.predictors()) or "none", cut)
 
 
-def run_sweeps(study: Study, seconds: float | None) -> Told:
+def run_sweeps(study: Study, seconds: float | None) -> StageResult:
     """Every family gets a sweep of its own, of as many trials or as much time."""
     settings, began = study.settings, time.monotonic()
     policies = _policies(study)
@@ -180,34 +165,32 @@ def run_sweeps(study: Study, seconds: float | None) -> Told:
             f"sweep {place + 1} of {len(policies.templates)}: {template}", soft_wrap=True
         )
         try:
-            with quietly() as said:
-                sweeping.sweep(
-                    sweep_settings.Settings(
-                        trace=study.trace,
-                        policies=[template],
-                        cost=study.cost,
-                        trials=settings.trials,
-                        seconds=each(seconds, began, len(policies.templates) - place),
-                        seed=settings.seed,
-                        study=name,
-                        device=settings.models.device,
-                        threads=settings.models.threads,
-                        out=study.sweeps / name,
-                    ),
-                    as_json=True,
+            result = sweeping.sweep(
+                sweep_settings.SweepSettings(
+                    trace=study.trace,
+                    policies=[template],
+                    cost=study.cost,
+                    trials=settings.trials,
+                    seconds=each(seconds, began, len(policies.templates) - place),
+                    seed=settings.seed,
+                    study=name,
+                    device=settings.models.device,
+                    threads=settings.models.threads,
+                    out=study.sweeps / name,
                 )
+            )
         except InputError as error:
             cut.append(f"{name}: {error}")
             continue
-        found = json.loads(said.getvalue().splitlines()[-1])["num_trials"]
-        num_trials += found
-        if found < settings.trials:
-            cut.append(f"{name}: {found} of {settings.trials} trials")
+        done = result.results["num_trials"]
+        num_trials += done
+        if done < settings.trials:
+            cut.append(f"{name}: {done} of {settings.trials} trials")
     if not study.swept():
         raise InputError(f"--policies must name what can be swept: {'; '.join(cut)}")
     num_families = len(study.swept())
     what = "family" if num_families == 1 else "families"
-    return Told(f"{num_families} {what}, {num_trials} trials", cut)
+    return StageResult(f"{num_families} {what}, {num_trials} trials", cut)
 
 
 def _policies(study: Study) -> Policies:
@@ -218,11 +201,11 @@ def _policies(study: Study) -> Policies:
     return Policies({f"{place:02}": text for place, text in enumerate(given, start=1)}, [])
 
 
-def confirm_live(study: Study, seconds: float | None) -> Told:
+def confirm_live(study: Study, seconds: float | None) -> StageResult:
     """The best of each family and what was published of it."""
     settings = study.settings
-    found, _ = confirming.confirmed(
-        confirming.Settings(
+    found = confirming.confirm(
+        confirming.ConfirmSettings(
             sweeps=list(study.swept().values()),
             trace=study.trace,
             seconds=seconds,
@@ -230,13 +213,13 @@ def confirm_live(study: Study, seconds: float | None) -> Told:
             threads=settings.models.threads,
             out=study.confirm,
         )
-    )
+    ).results
     done, total = found["num_prompts"], found["num_test_prompts"]
     cut = [] if done == total else [f"{total - done} of {total} test prompts were not run"]
-    return Told(f"{len(found['families'])} families on {done} test prompts", cut)
+    return StageResult(f"{len(found['families'])} families on {done} test prompts", cut)
 
 
-STAGES: dict[str, tuple[float, Callable[[Study, float | None], Told]]] = {
+STAGES: dict[str, tuple[float, Callable[[Study, float | None], StageResult]]] = {
     "trace": (22.0, record_trace),
     "profile": (6.0, measure_profile),
     "predictors": (13.0, train_predictors),
@@ -247,7 +230,7 @@ STAGES: dict[str, tuple[float, Callable[[Study, float | None], Told]]] = {
 RESERVE = 5.0
 
 
-def as_rows(told: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+def as_rows(stages: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
     """The stages as a page shows them."""
     return [
         {
@@ -256,5 +239,5 @@ def as_rows(told: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
             "done": stage["done"],
             "cut": "; ".join(stage["cut"]),
         }
-        for name, stage in told.items()
+        for name, stage in stages.items()
     ]

@@ -12,9 +12,9 @@ from adaeagle.policy import Policy
 from adaeagle.registry import get_policy
 from adaeagle.spec import Call
 from adaeagle.trace.proposer import NotRecordedError
-from experiments.sweep.asking import InfeasibleError, SearchContext, Suggester, ask_policy
 from experiments.sweep.scoring import Score, Scorer
 from experiments.sweep.studies import WORKER, queue_again, worker
+from experiments.sweep.suggesting import InfeasibleError, SearchContext, Suggester, ask_policy
 from experiments.sweep.template import kind_of
 
 RESULT = "result"

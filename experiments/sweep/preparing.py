@@ -23,7 +23,8 @@ from experiments.errors import InputError, argument, reason
 from experiments.runs.replay import load_cost, load_trace, open_trace
 from experiments.runs.settings import open_folder
 from experiments.sweep import samplers
-from experiments.sweep.asking import (
+from experiments.sweep.scoring import Scorer
+from experiments.sweep.suggesting import (
     FITTED,
     POLICY,
     DefaultSuggester,
@@ -33,7 +34,6 @@ from experiments.sweep.asking import (
     ask,
     published,
 )
-from experiments.sweep.scoring import Scorer
 from experiments.sweep.template import has_gap, is_rule, parse, searched
 from experiments.sweep.trees import FittedTrees
 
@@ -47,8 +47,8 @@ GRID = "grid"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """Everything a sweep is told."""
+class SweepSettings:
+    """Settings of a sweep."""
 
     trace: Path
     policies: Sequence[str] = POLICIES
@@ -75,7 +75,7 @@ class Settings:
 class Sweep:
     """A sweep ready to run."""
 
-    settings: Settings
+    settings: SweepSettings
     templates: dict[str, Call]
     models: Manifest  # says which the trace was recorded with
     scorer: Scorer
@@ -91,7 +91,7 @@ class Sweep:
         _check_models(policy, self.models, self.scorer)
 
 
-def prepare(settings: Settings) -> Sweep:
+def prepare(settings: SweepSettings) -> Sweep:
     """Checks settings and reads the texts of the tune split.
 
     Raises:
@@ -128,7 +128,7 @@ def prepare(settings: Settings) -> Sweep:
     )
 
 
-def _folder(settings: Settings, identity: dict[str, Any], source: TraceFolder) -> RunFolder:
+def _folder(settings: SweepSettings, identity: dict[str, Any], source: TraceFolder) -> RunFolder:
     told = {
         "study": settings.study,
         "storage": settings.storage,
@@ -139,7 +139,7 @@ def _folder(settings: Settings, identity: dict[str, Any], source: TraceFolder) -
     return open_folder("sweep", settings.out, {"config": told, "identity": identity})
 
 
-def _check_options(settings: Settings) -> None:
+def _check_options(settings: SweepSettings) -> None:
     if settings.objectives not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
         raise InputError(f"--objectives must be one of {known}, got {settings.objectives!r}")

@@ -9,6 +9,8 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -25,21 +27,33 @@ from adaeagle.registry import get_policy
 from adaeagle.trace.proposer import NotRecordedError
 from experiments.errors import InputError, argument
 from experiments.sweep import pictures, report, samplers, studies
-from experiments.sweep.asking import GridSuggester, TrialSuggester
 from experiments.sweep.objective import DECISION, Objective
-from experiments.sweep.preparing import GRID, OBJECTIVES, Settings, Sweep, prepare
+from experiments.sweep.preparing import GRID, OBJECTIVES, Sweep, SweepSettings, prepare
+from experiments.sweep.suggesting import GridSuggester, TrialSuggester
 from experiments.sweep.template import has_gap, kind_of
 from experiments.views.plot_style import png
 
 FILES = (".json", ".csv", ".parquet", ".png")
 
 
-def sweep(settings: Settings, *, as_json: bool) -> None:
-    """Runs a sweep, or the rest of one, beside whoever else works on the same study.
+@dataclass(frozen=True, slots=True)
+class SweepResult:
+    """What a sweep found and where it is written."""
 
-    Args:
-        settings: what to search.
-        as_json: stdout gets the last line alone; tables go to stderr.
+    results: dict[str, Any]  # `best.json`
+    trials: list[report.Tried]
+    is_single: bool  # one objective
+    files: list[Path]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What a script wants first."""
+        names = ("out", "study", "num_trials", "policy", "tokens_per_second", "speedup")
+        return {name: self.results[name] for name in names}
+
+
+def sweep(settings: SweepSettings) -> SweepResult:
+    """Runs a sweep, or the rest of one, beside whoever else works on the same study.
 
     Raises:
         InputError: a setting cannot be used, or nothing that was tried could be replayed.
@@ -63,17 +77,13 @@ def sweep(settings: Settings, *, as_json: bool) -> None:
             folder.write("static_tree.json", json.dumps(paths) + "\n")
         for name, figure in _figures(prepared, trials, found).items():
             folder.write(name, png(figure))
-    console, plain = Console(stderr=as_json), found["plain_tokens_per_second"]
-    console.print(report.best_table(trials, plain, settings.is_single))
-    console.print(report.family_table(found["families"], plain))
-    for path in sorted(each for each in folder.path.iterdir() if each.suffix in FILES):
-        console.print(str(path), soft_wrap=True, highlight=False)
-    print(json.dumps(_last_line(found)))
+    files = sorted(each for each in folder.path.iterdir() if each.suffix in FILES)
+    return SweepResult(found, trials, settings.is_single, files)
 
 
 @contextmanager
 def _storage(
-    settings: Settings, errors: type[Exception] | tuple[type[Exception], ...]
+    settings: SweepSettings, errors: type[Exception] | tuple[type[Exception], ...]
 ) -> Iterator[None]:
     """Blames a study that cannot be reached on its storage."""
     must = "an Optuna storage URL or journal:FILE that can be reached"
@@ -221,8 +231,3 @@ def _figures(
     if not prepared.settings.is_single:
         figures["pareto.png"] = pictures.pareto(trials, templates, plain)
     return figures
-
-
-def _last_line(found: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("out", "study", "num_trials", "policy", "tokens_per_second", "speedup")
-    return {name: found[name] for name in names}

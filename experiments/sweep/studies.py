@@ -22,7 +22,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from adaeagle.data.files import difference
-from experiments.sweep.asking import Option
+from experiments.sweep.suggesting import Option
 
 JOURNAL = "journal:"
 IDENTITY, READY, WORKER = "identity", "ready", "worker"

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from adaeagle import Piece, Policy, Round
 from adaeagle.policy import Outcome
-from experiments.runs.recorded import Recorded
+from experiments.recorded import Recorded
 
 Fate = Literal["accepted", "own", "rejected", "unreached"]
 SIGNS: dict[Fate, str] = {"accepted": "+", "own": "=", "rejected": "-", "unreached": "."}

@@ -12,7 +12,7 @@ from adaeagle import generate
 from adaeagle.policy import Outcome
 from adaeagle.registry import get_policy
 from adaeagle.tree import DraftTree, Level
-from experiments.runs.recorded import Recorded
+from experiments.recorded import Recorded
 from experiments.views.drafts import DraftView, levels
 
 ROUND = re.compile(r"round \d+: (\d+) drafted in (\d+) forwards?, (\d+) verified, (\d+) accepted")

@@ -131,9 +131,9 @@ def test_a_split_does_not_depend_on_the_limit(trace: Callable[..., Any]) -> None
 def test_it_ends_when_its_time_is_over_with_a_shard_of_each_split(
     trace: Callable[..., Any], whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = tracing.Settings
+    settings = tracing.TraceSettings
     with monkeypatch.context() as patch:
-        patch.setattr(tracing, "Settings", partial(settings, seconds=0.001))
+        patch.setattr(tracing, "TraceSettings", partial(settings, seconds=0.001))
         line = last_line(trace())
     folder = TraceFolder.open(OUT)
     assert not line["complete"]

@@ -139,10 +139,10 @@ def test_a_folder_is_of_one_set_of_models_and_code(
 def test_live_says_when_prompts_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings: list[comparison.Settings] = []
+    settings: list[comparison.CompareSettings] = []
     num_done = 3
 
-    def measure(given: comparison.Settings) -> tuple[list[Any], dict[str, Any]]:
+    def measure(given: comparison.CompareSettings) -> tuple[list[Any], dict[str, Any]]:
         settings.append(given)
         return [None] * num_done, {}
 

@@ -12,8 +12,8 @@ from adaeagle import generate
 from adaeagle.policy import Outcome
 from adaeagle.registry import get_policy
 from adaeagle.tree import DraftTree, Level
+from experiments.recorded import Recorded
 from experiments.runs.calibration import NUM_BINS, Bins, CalibrationRecord, results
-from experiments.runs.recorded import Recorded
 from experiments.views import acceptance_plots
 
 

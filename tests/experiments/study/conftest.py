@@ -10,7 +10,7 @@ import pytest
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from experiments.study import stages
-from experiments.study.stages import Study, Told
+from experiments.study.stages import StageResult, Study
 
 
 @pytest.fixture(scope="session")
@@ -34,10 +34,10 @@ def study(
     ]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def priced(study: Study, seconds: float | None) -> Told:
+    def priced(study: Study, seconds: float | None) -> StageResult:
         study.cost.parent.mkdir(exist_ok=True)
         CostModel.linear(constant=0.001, draft=0.002, verify=0.01, node=0.0005).save(study.cost)
-        return Told("priced", [])
+        return StageResult("priced", [])
 
     monkeypatch.setitem(stages.STAGES, "profile", (6.0, priced))
     for place in ("sweep.running._figures", "study.running._pictures"):

@@ -11,7 +11,7 @@ import pytest
 from adaeagle.trace.folder import TraceFolder
 from experiments.errors import InputError
 from experiments.study import stages
-from experiments.study.stages import STAGES, Study, Told
+from experiments.study.stages import STAGES, StageResult, Study
 
 RunStudy = Callable[..., Any]
 
@@ -55,7 +55,7 @@ def test_from_nothing_to_the_report_and_a_second_call_does_nothing(
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, stage: str, error: BaseException) -> None:
-    def stop(*_: object) -> Told:
+    def stop(*_: object) -> StageResult:
         raise error
 
     monkeypatch.setitem(STAGES, stage, (1.0, stop))
@@ -99,7 +99,7 @@ def test_nothing_of_the_test_split_is_read_before_confirming(
     """
     record = STAGES["trace"][1]
 
-    def torn(given: Study, seconds: float | None) -> Told:
+    def torn(given: Study, seconds: float | None) -> StageResult:
         told = record(given, seconds)
         shards = TraceFolder.open(given.trace).manifest.shards
         for number, shard in enumerate(shards):
@@ -109,7 +109,7 @@ def test_nothing_of_the_test_split_is_read_before_confirming(
                         path.write_bytes(b"the test split")
         return told
 
-    def trained(given: Study, seconds: float | None) -> Told:
+    def trained(given: Study, seconds: float | None) -> StageResult:
         monkeypatch.setattr(stages, "predictor_kinds", lambda: ["isotonic"])
         free = replace(given, settings=replace(given.settings, policies=None))
         told = stages.train_predictors(free, seconds)

@@ -8,7 +8,8 @@ import pytest
 
 from adaeagle import get_policy
 from adaeagle.search_space import Float, Int
-from experiments.sweep.asking import (
+from experiments.sweep.samplers import make_sampler
+from experiments.sweep.suggesting import (
     FITTED,
     GridSuggester,
     InfeasibleError,
@@ -19,7 +20,6 @@ from experiments.sweep.asking import (
     ask_policy,
     published,
 )
-from experiments.sweep.samplers import make_sampler
 from experiments.sweep.template import parse
 
 RULES = ["confidence", "cumulative", "entropy", "hf_heuristic"]

@@ -15,8 +15,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from adaeagle import ModelDrafter, Target
 from adaeagle.data.prompts import Prompt
 from adaeagle.models.fingerprint import fingerprint
-from experiments.commands.models import DTYPES, ModelOptions, Models, find_device, silence
 from experiments.errors import InputError, argument
+from experiments.runs.models import DTYPES, ModelOptions, Models, find_device, silence
 
 RANDOM = "random"
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
