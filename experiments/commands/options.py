@@ -168,3 +168,13 @@ Json = Annotated[
     bool,
     typer.Option("--json", help="Print only one line of JSON to stdout.", rich_help_panel=RUN),
 ]
+
+# Of a training, as Lightning takes them.
+Accelerator = Annotated[str, training_option("Kind of device: auto, cpu, gpu, ...", DEVICES)]
+Devices = Annotated[str, training_option("Number of devices, or auto.", DEVICES)]
+NumNodes = Annotated[int, training_option("Number of machines.", DEVICES, least=1)]
+Strategy = Annotated[
+    str, training_option("Strategy for several devices: auto, ddp, fsdp, ...", DEVICES)
+]
+Precision = Annotated[str, training_option("Precision: 32-true, bf16-mixed, ...", DEVICES)]
+Resume = Annotated[bool, training_option("Continue from the last checkpoint in the folder.")]

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from experiments.commands import options
-from experiments.commands.options import DEVICES, training_option
+from experiments.commands.options import training_option
 
 EXAMPLE = """Example:
 
@@ -76,21 +76,13 @@ def train_head(
     checkpoint_every: Annotated[
         int, training_option("Steps between checkpoints and validations.", least=1)
     ] = 1000,
-    resume: Annotated[
-        bool, training_option("Continue from the last checkpoint in the folder.")
-    ] = True,
+    resume: options.Resume = True,
     dtype: options.Dtype = None,
-    accelerator: Annotated[
-        str, training_option("Kind of device: auto, cpu, gpu, ...", DEVICES)
-    ] = "auto",
-    devices: Annotated[str, training_option("Number of devices, or auto.", DEVICES)] = "auto",
-    num_nodes: Annotated[int, training_option("Number of machines.", DEVICES, least=1)] = 1,
-    strategy: Annotated[
-        str, training_option("Strategy for several devices: auto, ddp, fsdp, ...", DEVICES)
-    ] = "auto",
-    precision: Annotated[
-        str, training_option("Precision: 32-true, bf16-mixed, ...", DEVICES)
-    ] = "32-true",
+    accelerator: options.Accelerator = "auto",
+    devices: options.Devices = "auto",
+    num_nodes: options.NumNodes = 1,
+    strategy: options.Strategy = "auto",
+    precision: options.Precision = "32-true",
     as_json: options.Json = False,
 ) -> None:
     """Train a draft head, or a small language model, for a target."""

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from experiments.commands import options
-from experiments.commands.options import DEVICES, TRAINING, training_option
+from experiments.commands.options import TRAINING, training_option
 
 EXAMPLE = """Example:
 
@@ -70,20 +70,12 @@ def train_predictor(
         int, training_option("Steps between validations and checkpoints.", least=1)
     ] = 100,
     seed: options.Seed = 0,
-    resume: Annotated[
-        bool, training_option("Continue from the last checkpoint in the folder.")
-    ] = True,
-    accelerator: Annotated[
-        str, training_option("Kind of device: auto, cpu, gpu, ...", DEVICES)
-    ] = "auto",
-    devices: Annotated[str, training_option("Number of devices, or auto.", DEVICES)] = "auto",
-    num_nodes: Annotated[int, training_option("Number of machines.", DEVICES, least=1)] = 1,
-    strategy: Annotated[
-        str, training_option("Strategy for several devices: auto, ddp, fsdp, ...", DEVICES)
-    ] = "auto",
-    precision: Annotated[
-        str, training_option("Precision: 32-true, bf16-mixed, ...", DEVICES)
-    ] = "32-true",
+    resume: options.Resume = True,
+    accelerator: options.Accelerator = "auto",
+    devices: options.Devices = "auto",
+    num_nodes: options.NumNodes = 1,
+    strategy: options.Strategy = "auto",
+    precision: options.Precision = "32-true",
     as_json: options.Json = False,
 ) -> None:
     """Train a predictor of how much of a draft will be accepted, on a recorded trace."""

@@ -14,7 +14,7 @@ from adaeagle.spec import Call
 from adaeagle.trace.proposer import NotRecordedError
 from experiments.sweep.scoring import Score, Scorer
 from experiments.sweep.studies import WORKER, queue_again, worker
-from experiments.sweep.suggesting import InfeasibleError, SearchContext, Suggester, ask_policy
+from experiments.sweep.suggesting import InfeasibleError, SearchContext, Suggester, suggest_policy
 from experiments.sweep.template import kind_of
 
 RESULT = "result"
@@ -53,9 +53,9 @@ class Objective:
 
     templates: Mapping[str, Call]
     scorer: Scorer
-    supply: SearchContext
+    context: SearchContext
     check: Callable[[Policy], None]
-    asker: Callable[[optuna.Trial], Suggester]
+    suggester: Callable[[optuna.Trial], Suggester]
     is_single: bool
     _decisions: dict[str, float] = field(default_factory=dict)
 
@@ -70,7 +70,7 @@ class Objective:
 
     def _run(self, trial: optuna.Trial) -> float | tuple[float, float]:
         try:
-            text, call = ask_policy(self.asker(trial), self.templates, self.supply)
+            text, call = suggest_policy(self.suggester(trial), self.templates, self.context)
         except InfeasibleError as error:
             return self._refuse(trial, Result("", refused=str(error)))
         spec = call.spec()

@@ -31,8 +31,8 @@ from experiments.sweep.suggesting import (
     InfeasibleError,
     Option,
     SearchContext,
-    ask,
     published,
+    suggest_call,
 )
 from experiments.sweep.template import has_gap, is_rule, parse, searched
 from experiments.sweep.trees import FittedTrees
@@ -80,7 +80,7 @@ class Sweep:
     models: Manifest  # says which the trace was recorded with
     scorer: Scorer
     trees: FittedTrees | None
-    supply: SearchContext
+    context: SearchContext
     published: list[dict[str, Option]]  # parameters of trials; they are run before any other
     first: list[dict[str, Option]]  # and so are these: what was published, and fitted trees
     identity: dict[str, Any]  # what must be equal for trials to be of one study
@@ -108,8 +108,8 @@ def prepare(settings: SweepSettings) -> Sweep:
     room = _room_for_trees(templates.values())
     trees = None if room is None else FittedTrees(trace, cost, room)
     rules = _usable_rules(templates.values(), source.manifest, scorer)
-    supply = SearchContext(rules) if trees is None else SearchContext(rules, trees.paths)
-    _check_templates(templates, supply, source.manifest, scorer)
+    context = SearchContext(rules) if trees is None else SearchContext(rules, trees.paths)
+    _check_templates(templates, context, source.manifest, scorer)
     identity = {
         "trace": source.manifest.digest,
         "num_texts": len(trace.texts),
@@ -120,11 +120,11 @@ def prepare(settings: SweepSettings) -> Sweep:
         "grid": settings.sampler == GRID,
         "strict": settings.strict,
     }
-    known = published(templates, supply)
+    known = published(templates, context)
     first = [] if settings.sampler == GRID else [*known, *_fitted(templates, trees)]
     folder = _folder(settings, identity, source)
     return Sweep(
-        settings, templates, source.manifest, scorer, trees, supply, known, first, identity, folder
+        settings, templates, source.manifest, scorer, trees, context, known, first, identity, folder
     )
 
 
@@ -201,13 +201,13 @@ def _usable_rules(calls: Iterable[Call], models: Manifest, scorer: Scorer) -> li
 
 
 def _check_templates(
-    templates: dict[str, Call], supply: SearchContext, models: Manifest, scorer: Scorer
+    templates: dict[str, Call], context: SearchContext, models: Manifest, scorer: Scorer
 ) -> None:
     """Builds each policy once: what is given must be what its constructor takes."""
     for text, call in templates.items():
         with argument("--policies", text):
             try:
-                spec = ask(DefaultSuggester(), call, text, supply).spec()
+                spec = suggest_call(DefaultSuggester(), call, text, context).spec()
             except InfeasibleError:
                 continue  # other values may go together
             _check_models(get_policy(spec), models, scorer)

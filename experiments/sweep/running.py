@@ -123,7 +123,7 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
     objective = Objective(
         prepared.templates,
         prepared.scorer,
-        prepared.supply,
+        prepared.context,
         prepared.check,
         GridSuggester if settings.sampler == GRID else TrialSuggester,
         settings.is_single,

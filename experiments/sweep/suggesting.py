@@ -41,11 +41,11 @@ class InfeasibleError(ValueError):
 class Suggester(Protocol):
     """Whoever fills gaps. Names are those of the study's parameters."""
 
-    def whole(self, name: str, dimension: Int, default: Any) -> int: ...
+    def suggest_int(self, name: str, dimension: Int, default: Any) -> int: ...
 
-    def real(self, name: str, dimension: Float, default: Any) -> float: ...
+    def suggest_float(self, name: str, dimension: Float, default: Any) -> float: ...
 
-    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option: ...
+    def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class TrialSuggester:
 
     trial: optuna.Trial
 
-    def whole(self, name: str, dimension: Int, default: Any) -> int:
+    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
         return self.trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
 
-    def real(self, name: str, dimension: Float, default: Any) -> float:
+    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
         return self.trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
 
-    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
+    def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
         return self.trial.suggest_categorical(name, list(options))
 
 
@@ -70,14 +70,14 @@ class GridSuggester:
 
     trial: optuna.Trial
 
-    def whole(self, name: str, dimension: Int, default: Any) -> int:
+    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
         points = {round(point) for point in _points(dimension)}
         return self._pick(name, points, dimension, default)  # type: ignore[return-value]
 
-    def real(self, name: str, dimension: Float, default: Any) -> float:
+    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
         return self._pick(name, set(_points(dimension)), dimension, default)
 
-    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
+    def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
         return self.trial.suggest_categorical(name, list(options))
 
     def _pick(
@@ -98,19 +98,19 @@ class DefaultSuggester:
     turn: int = 0  # which of the rules that a gap may stand for
     parameters: dict[str, Option] = field(default_factory=dict)
 
-    def whole(self, name: str, dimension: Int, default: Any) -> int:
+    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
         if _is_within(default, dimension):
             self.parameters[name] = int(default)
             return int(default)
         return dimension.low
 
-    def real(self, name: str, dimension: Float, default: Any) -> float:
+    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
         if _is_within(default, dimension):
             self.parameters[name] = float(default)
             return float(default)
         return dimension.low
 
-    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
+    def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
         if default not in options:
             default = options[self.turn % len(options)]
             self.turn += 1
@@ -128,8 +128,8 @@ def _points(dimension: Int | Float) -> list[float]:
     return [float(f"{point:.4g}") for point in space(dimension.low, dimension.high, GRID_POINTS)]
 
 
-def ask_policy(
-    asker: Suggester, templates: Mapping[str, Call], supply: SearchContext
+def suggest_policy(
+    suggester: Suggester, templates: Mapping[str, Call], context: SearchContext
 ) -> tuple[str, Call]:
     """One of the templates, by its text, and what fills it.
 
@@ -139,18 +139,18 @@ def ask_policy(
     texts = list(templates)
     text = texts[0]
     if len(texts) > 1:
-        text = str(asker.choose(POLICY, texts, None))
-    return text, ask(asker, templates[text], text, supply)
+        text = str(suggester.suggest_categorical(POLICY, texts, None))
+    return text, suggest_call(suggester, templates[text], text, context)
 
 
-def ask(asker: Suggester, call: Call, name: str, supply: SearchContext) -> Call:
+def suggest_call(suggester: Suggester, call: Call, name: str, context: SearchContext) -> Call:
     """A call without gaps.
 
     Args:
-        asker: fills them.
+        suggester: fills them.
         call: what is given.
         name: of the call, which the names of its parameters begin with.
-        supply: what it is filled with.
+        context: what it is filled with.
 
     Raises:
         InfeasibleError: the values do not go together.
@@ -162,15 +162,15 @@ def ask(asker: Suggester, call: Call, name: str, supply: SearchContext) -> Call:
         parameter = f"{name}.{argument}"
         slot = given.get(argument)
         if argument in gaps:
-            slot = _fill(asker, gaps[argument], parameter, defaults.get(argument), supply)
+            slot = _fill(suggester, gaps[argument], parameter, defaults.get(argument), context)
         elif isinstance(slot, Call):
-            slot = ask(asker, slot, parameter, supply)
+            slot = suggest_call(suggester, slot, parameter, context)
         assert slot is not None
         arguments.append((argument, slot))
     rules = tuple(
-        _fill(asker, StopRuleChoice(), f"{name}.{place}", None, supply)
+        _fill(suggester, StopRuleChoice(), f"{name}.{place}", None, context)
         if isinstance(rule, Gap)
-        else ask(asker, rule, f"{name}.{place}", supply)
+        else suggest_call(suggester, rule, f"{name}.{place}", context)
         if isinstance(rule, Call)
         else rule
         for place, rule in enumerate(call.rules)
@@ -181,38 +181,40 @@ def ask(asker: Suggester, call: Call, name: str, supply: SearchContext) -> Call:
 
 
 def _fill(
-    asker: Suggester, dimension: Dimension, name: str, default: Any, supply: SearchContext
+    suggester: Suggester, dimension: Dimension, name: str, default: Any, context: SearchContext
 ) -> Slot:
     if isinstance(dimension, Int):
-        return Fixed(asker.whole(name, dimension, default))
+        return Fixed(suggester.suggest_int(name, dimension, default))
     if isinstance(dimension, Float):
         # Four digits are enough for any of these, and can be read.
-        return Fixed(float(f"{asker.real(name, dimension, default):.4g}"))
+        return Fixed(float(f"{suggester.suggest_float(name, dimension, default):.4g}"))
     if isinstance(dimension, Categorical):
-        return Fixed(_choose(asker, name, dimension, default))
+        return Fixed(_choose(suggester, name, dimension, default))
     if isinstance(dimension, StopRuleChoice):
-        rule = str(asker.choose(name, supply.rules, None))
-        return ask(asker, Call(rule), f"{name}.{rule}", supply)
-    return Fixed(_tree(asker, name, dimension, default, supply))
+        rule = str(suggester.suggest_categorical(name, context.rules, None))
+        return suggest_call(suggester, Call(rule), f"{name}.{rule}", context)
+    return Fixed(_tree(suggester, name, dimension, default, context))
 
 
-def _choose(asker: Suggester, name: str, dimension: Categorical, default: Any) -> Any:
+def _choose(suggester: Suggester, name: str, dimension: Categorical, default: Any) -> Any:
     """One of any values; what a study cannot hold goes by its text."""
     known: dict[Option, Any] = {
         option if option is None or isinstance(option, str | int | float) else repr(option): option
         for option in dimension.options
     }
     spelled = [text for text, option in known.items() if option == default]
-    return known[asker.choose(name, list(known), spelled[0] if spelled else None)]
+    return known[suggester.suggest_categorical(name, list(known), spelled[0] if spelled else None)]
 
 
-def _tree(asker: Suggester, name: str, dimension: Tree, default: Any, supply: SearchContext) -> Any:
-    chosen = asker.choose(name, [FITTED, *dimension.named], default)
+def _tree(
+    suggester: Suggester, name: str, dimension: Tree, default: Any, context: SearchContext
+) -> Any:
+    chosen = suggester.suggest_categorical(name, [FITTED, *dimension.named], default)
     if chosen != FITTED:
         return chosen
-    nodes = asker.whole(f"{name}.nodes", dimension.nodes, None)
-    depth = asker.whole(f"{name}.depth", dimension.depth, None)
-    return supply.fit(nodes, depth)
+    nodes = suggester.suggest_int(f"{name}.nodes", dimension.nodes, None)
+    depth = suggester.suggest_int(f"{name}.depth", dimension.depth, None)
+    return context.fit(nodes, depth)
 
 
 def _check_feasible(call: Call) -> None:
@@ -224,18 +226,18 @@ def _check_feasible(call: Call) -> None:
         raise InfeasibleError(f"{call.spec()}: its arguments do not go together")
 
 
-def published(templates: Mapping[str, Call], supply: SearchContext) -> list[dict[str, Option]]:
+def published(templates: Mapping[str, Call], context: SearchContext) -> list[dict[str, Option]]:
     """The parameters of the trials that try every template, and every rule, as it was published."""
     found: list[dict[str, Option]] = []
     for text, call in templates.items():
-        for turn in range(max(1, len(supply.rules))):
-            asker = DefaultSuggester(turn)
+        for turn in range(max(1, len(context.rules))):
+            suggester = DefaultSuggester(turn)
             if len(templates) > 1:
-                asker.parameters[POLICY] = text
+                suggester.parameters[POLICY] = text
             try:
-                ask(asker, call, text, supply)
+                suggest_call(suggester, call, text, context)
             except InfeasibleError:
                 continue
-            if asker.parameters and asker.parameters not in found:
-                found.append(asker.parameters)
+            if suggester.parameters and suggester.parameters not in found:
+                found.append(suggester.parameters)
     return found

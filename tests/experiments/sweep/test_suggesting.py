@@ -16,9 +16,9 @@ from experiments.sweep.suggesting import (
     Option,
     SearchContext,
     TrialSuggester,
-    ask,
-    ask_policy,
     published,
+    suggest_call,
+    suggest_policy,
 )
 from experiments.sweep.template import parse
 
@@ -45,55 +45,55 @@ class Scripted:
         self.asked[name] = about
         return self.answers[name.rpartition(".")[2]]
 
-    def whole(self, name: str, dimension: Int, default: Any) -> int:
+    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
         return int(self._answer(name, (dimension, default)))
 
-    def real(self, name: str, dimension: Float, default: Any) -> float:
+    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
         return float(self._answer(name, (dimension, default)))
 
-    def choose(self, name: str, options: Sequence[Option], default: Any) -> Option:
+    def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
         return self._answer(name, (list(options), default))  # type: ignore[no-any-return]
 
 
-def filled(asker: Any, text: str) -> str:
-    spec = ask(asker, parse(text), text, SUPPLY).spec()
+def filled(suggester: Any, text: str) -> str:
+    spec = suggest_call(suggester, parse(text), text, SUPPLY).spec()
     get_policy(spec)
     return spec
 
 
 def test_numbers() -> None:
-    asker = Scripted(depth=3, width=4, nodes=12)
-    assert filled(asker, "eagle2") == "eagle2(depth=3, width=4, nodes=12)"
-    assert asker.asked["eagle2.depth"] == (Int(1, 8), 6)
-    assert list(asker.asked) == ["eagle2.depth", "eagle2.width", "eagle2.nodes"]
+    suggester = Scripted(depth=3, width=4, nodes=12)
+    assert filled(suggester, "eagle2") == "eagle2(depth=3, width=4, nodes=12)"
+    assert suggester.asked["eagle2.depth"] == (Int(1, 8), 6)
+    assert list(suggester.asked) == ["eagle2.depth", "eagle2.width", "eagle2.nodes"]
 
 
 def test_real_numbers_can_be_read() -> None:
-    asker = Scripted(threshold=0.123456789, length=7)
+    suggester = Scripted(threshold=0.123456789, length=7)
     text = "chain(stop=confidence)"
-    assert filled(asker, text) == "chain(stop=confidence(threshold=0.1235), length=7)"
+    assert filled(suggester, text) == "chain(stop=confidence(threshold=0.1235), length=7)"
 
 
 def test_a_rule_brings_its_own_space() -> None:
-    asker = Scripted(stop="cumulative", log_threshold=-2.0, length=9)
-    found = filled(asker, "chain(stop=?)")
+    suggester = Scripted(stop="cumulative", log_threshold=-2.0, length=9)
+    found = filled(suggester, "chain(stop=?)")
     assert found == "chain(stop=cumulative(log_threshold=-2.0), length=9)"
-    assert asker.asked["chain(stop=?).stop"] == (RULES, None)
-    assert "chain(stop=?).stop.cumulative.log_threshold" in asker.asked
+    assert suggester.asked["chain(stop=?).stop"] == (RULES, None)
+    assert "chain(stop=?).stop.cumulative.log_threshold" in suggester.asked
 
 
 def test_rules_by_place() -> None:
-    asker = Scripted(**{"0": "entropy"}, threshold=0.25, length=4)
+    suggester = Scripted(**{"0": "entropy"}, threshold=0.25, length=4)
     text = "chain(stop=any_of(?, confidence(threshold=0.5)))"
     expected = "chain(stop=any_of(entropy(threshold=0.25), confidence(threshold=0.5)), length=4)"
-    assert filled(asker, text) == expected
+    assert filled(suggester, text) == expected
 
 
 def test_values_that_a_study_cannot_hold() -> None:
-    asker = Scripted(log_threshold=-1.0, depths="(3, 6, 9)", length=12)
-    found = filled(asker, "chain(stop=beam_total)")
+    suggester = Scripted(log_threshold=-1.0, depths="(3, 6, 9)", length=12)
+    found = filled(suggester, "chain(stop=beam_total)")
     assert "depths=(3, 6, 9)" in found
-    options, default = asker.asked["chain(stop=beam_total).stop.depths"]
+    options, default = suggester.asked["chain(stop=beam_total).stop.depths"]
     assert options == [None, "(2, 4, 6, 8)", "(3, 6, 9)", "(5, 7, 9)"]
     assert default == "(5, 7, 9)"
 
@@ -116,9 +116,9 @@ def test_what_does_not_go_together() -> None:
 
 def test_a_choice_of_policies() -> None:
     templates = {text: parse(text) for text in ("chain", "vanilla")}
-    text, call = ask_policy(Scripted(policy="vanilla"), templates, SUPPLY)
+    text, call = suggest_policy(Scripted(policy="vanilla"), templates, SUPPLY)
     assert (text, call.spec()) == ("vanilla", "vanilla")
-    text, call = ask_policy(Scripted(policy="chain", length=3), templates, SUPPLY)
+    text, call = suggest_policy(Scripted(policy="chain", length=3), templates, SUPPLY)
     assert (text, call.spec()) == ("chain", "chain(length=3)")
 
 
@@ -146,13 +146,13 @@ def test_what_was_published_out_of_bounds_is_left_to_the_sampler() -> None:
     assert f"{text}.threshold" not in found
 
 
-def run_study(sampler: str, text: str, asker: Any, num_trials: int | None) -> list[str]:
+def run_study(sampler: str, text: str, suggester: Any, num_trials: int | None) -> list[str]:
     """The specs that a sampler asks for."""
     study = optuna.create_study(sampler=make_sampler(sampler, seed=0))
     specs = []
 
     def objective(trial: optuna.Trial) -> float:
-        specs.append(ask(asker(trial), parse(text), text, SUPPLY).spec())
+        specs.append(suggest_call(suggester(trial), parse(text), text, SUPPLY).spec())
         return float(len(specs))
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
