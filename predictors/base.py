@@ -28,7 +28,7 @@ from adaeagle.data.files import write_whole
 from adaeagle.identity import ModelIdentity
 from adaeagle.registry import PREDICTORS, lookup
 from adaeagle.trace.trace import Trace
-from predictors.layers.token_table import TokenTable
+from predictors.token_table import TokenTable
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"

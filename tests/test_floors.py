@@ -10,30 +10,47 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("adaeagle", "predictors", "policies", "experiments")  # from the ground up
-CORE = (  # the folders of `adaeagle` from the ground up; "" are its contracts, files of their own
-    "data",
-    "",
-    "models",
-    "drafters",
-    "decoding",
-    "cost",
-    "trace",
-    "replay",
-    "bench",
-    "testing",
-)
-EXPERIMENTS = (  # the folders of `experiments` from the ground up; one line is one floor
-    ("recorded", "errors"),
-    ("views",),
-    ("runs",),
-    ("report",),
-    ("sweep",),
-    ("confirm",),
-    ("study",),
-    ("commands", "benchmarks", "mini"),
-    ("smollm2",),
-    ("cli",),
-)
+INNER: dict[str, tuple[str, ...]] = {
+    # Of each package its folders and files from the ground up, one string a floor; "*" stands for
+    # the files at its root that are not named.
+    "adaeagle": (
+        "data",
+        "*",
+        "models",
+        "drafters",
+        "decoding",
+        "cost",
+        "trace",
+        "replay",
+        "bench",
+        "testing",
+    ),
+    "predictors": (
+        "*",
+        "layers",
+        "data",
+        "acceptance",
+        "length",
+        "hazard",
+        "training",
+        "draft_models",
+        "evaluation",
+    ),
+    "experiments": (
+        "recorded errors",
+        "views",
+        "runs",
+        "report",
+        "sweep",
+        "confirm",
+        "study",
+        "commands benchmarks mini",
+        "smollm2",
+        "cli",
+    ),
+}
+SILENT = ("runs", "sweep", "confirm", "study", "report", "views")
+"""Folders of `experiments` that return results, which commands print."""
 
 
 def imported(source: str) -> Iterator[str]:
@@ -76,21 +93,16 @@ def test_what_counts_as_an_import(source: str) -> None:
     assert "policies" in set(imported(source))
 
 
-def core_modules() -> dict[str, str]:
-    """The source of every module of the core by its dotted name; the facade imports them all."""
-    sources = modules_of("adaeagle")
-    del sources["adaeagle"]
-    return sources
-
-
 def modules_of(package: str) -> dict[str, str]:
-    """The source of every module of a package by its dotted name."""
+    """The source of every module by its dotted name, but for the facade, which imports them all."""
     files = sorted((ROOT / package).rglob("*.py"))
+    names = (".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files)
     sources = {
-        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
-        for file in files
+        name.removesuffix(".__init__"): file.read_text(encoding="utf-8")
+        for name, file in zip(names, files, strict=True)
     }
-    return {name: file.read_text(encoding="utf-8") for name, file in sources.items()}
+    del sources[package]
+    return sources
 
 
 def uses(source: str, known: Iterable[str]) -> set[str]:
@@ -104,55 +116,41 @@ def uses(source: str, known: Iterable[str]) -> set[str]:
     return found.intersection(known)
 
 
-def core_floor(module: str) -> int:
-    folder = module.split(".")[1]
-    return CORE.index(folder) if folder in CORE else CORE.index("")
+def room_of(module: str) -> str:
+    """The folder or file of a package that a module lies in, as `INNER` names it."""
+    package, part, *_ = module.split(".")
+    return part if any(part in floor.split() for floor in INNER[package]) else "*"
 
 
-def test_inside_the_core_imports_run_downwards() -> None:
-    modules = core_modules()
+@pytest.mark.parametrize("package", INNER)
+def test_inside_a_package_imports_run_downwards(package: str) -> None:
+    floors = {room: place for place, floor in enumerate(INNER[package]) for room in floor.split()}
+    modules = modules_of(package)
     for module, source in modules.items():
+        room = room_of(module)
         for used in uses(source, modules):
-            assert core_floor(used) <= core_floor(module), f"{module} imports {used}"
+            below = room_of(used)
+            assert below == room or floors[below] < floors[room], f"{module} imports {used}"
 
 
-def test_inside_experiments_imports_run_downwards() -> None:
-    floors = {folder: place for place, floor in enumerate(EXPERIMENTS) for folder in floor}
-    modules = modules_of("experiments")
-    del modules["experiments"]
-    for module, source in modules.items():
-        folder = module.split(".")[1]
-        for used in uses(source, modules):
-            below = used.split(".")[1]
-            allowed = below == folder or floors[below] < floors[folder]
-            assert allowed, f"{module} imports {used}"
-
-
-def test_runs_do_not_print() -> None:
-    for module, source in modules_of("experiments").items():
-        if module.startswith(
-            (
-                "experiments.runs",
-                "experiments.sweep",
-                "experiments.confirm",
-                "experiments.study",
-                "experiments.report",
-                "experiments.views",
-            )
-        ):
-            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
-            names = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
-            assert not names & {"print", "redirect_stdout"}, module
-
-
-def test_no_module_of_the_core_imports_itself_in_the_end() -> None:
-    modules = core_modules()
-    known = {module: uses(source, modules) for module, source in modules.items()}
+@pytest.mark.parametrize("package", FLOORS)
+def test_no_module_imports_itself_in_the_end(package: str) -> None:
+    modules = modules_of(package)
+    known = {module: uses(source, modules) - {module} for module, source in modules.items()}
     while leaves := [module for module, used in known.items() if not used]:
         for leaf in leaves:
             del known[leaf]
         known = {module: used.difference(leaves) for module, used in known.items()}
     assert not known, f"import circles among {', '.join(sorted(known))}"
+
+
+@pytest.mark.parametrize("folder", SILENT)
+def test_runs_do_not_print(folder: str) -> None:
+    for module, source in modules_of("experiments").items():
+        if room_of(module) == folder:
+            calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+            names = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+            assert not names & {"print", "redirect_stdout"}, module
 
 
 def test_what_counts_as_a_use() -> None:

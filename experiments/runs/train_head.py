@@ -26,6 +26,7 @@ from experiments.errors import argument
 from experiments.runs.models import load_target, silence
 from experiments.runs.training import check_out, run_lightning
 from predictors.data.features import collect_features, feature_file
+from predictors.data.step_batches import StepData
 from predictors.draft_models.causal_lm import CausalLMTraining
 from predictors.draft_models.conversations import questions, read_records
 from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, eagle_data
@@ -40,7 +41,6 @@ from predictors.draft_models.eagle3 import (
 from predictors.draft_models.lm import draft_lm, lm_data, write_lm_streams
 from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
 from predictors.training.callbacks import SkipNonFiniteSteps
-from predictors.training.step_batches import StepData
 
 Kind = Literal["eagle", "eagle3", "lm"]
 KINDS = ("eagle", "eagle3", "lm")

@@ -1,10 +1,10 @@
-"""What a round's parts cost at a place in a text, as a rule asks it between draft forwards.
+"""What the parts of a round cost at a place in a text, for rules that weigh them.
 
 Shapes: K longest chain, N nodes of a tree, F nodes of its latest level.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,28 +24,26 @@ class PathCosts:
     seconds: list[float]  # [K + 1] of paths of 0 to K nodes
     least: float  # that any node adds to those before it
 
-    def plan(self, alive: float, ahead: Iterable[float], depth: int, worth: float) -> int | None:
-        """How far it pays to draft; None: no further.
+    def pays(self, alive: float, ahead: Sequence[float], depth: int, rate: float) -> bool:
+        """Whether some longer path is expected to earn its seconds.
 
         Args:
             alive: the probability that all [depth] drafted nodes are accepted.
-            ahead: [M] of each of the next, given that all before it are; read as far as it matters.
-                Beyond them it goes on as at their end.
+            ahead: [M] of each of the next, given that all before it are. Beyond them it goes on as
+                at their end.
             depth: nodes that are drafted.
-            worth: tokens that a second must bring.
+            rate: tokens that a second must bring.
         """
-        seconds, least, following = self.seconds, worth * self.least, iter(ahead)
-        plan, best, tokens, chance = None, 0.0, 0.0, 0.0
-        for length in range(depth + 1, len(seconds)):
-            chance = next(following, chance)
+        tokens, chance = 0.0, 0.0
+        for length in range(depth + 1, len(self.seconds)):
+            chance = ahead[length - depth - 1] if length - depth <= len(ahead) else chance
             alive *= chance
-            if alive < least:  # nor does any later one bring what it takes
-                break
+            if alive < rate * self.least:  # nor does any later one bring what it takes
+                return False
             tokens += alive
-            gain = tokens - worth * (seconds[length] - seconds[depth])
-            if gain > best:
-                best, plan = gain, length
-        return plan
+            if tokens > rate * (self.seconds[length] - self.seconds[depth]):
+                return True
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,42 +55,42 @@ class TreeCosts:
     verified: list[float]  # [N] of verifying 1 to N nodes
     node: float  # that each of the first `FEW` nodes adds to a verification, on average
 
-    def num_verified(self, survival: Sequence[float], worth: float) -> int:
+    def num_verified(self, survival: Sequence[float], rate: float) -> int:
         """How many of the likeliest nodes are worth verifying, one at least.
 
         Args:
             survival: [N] the tokens that nodes bring; below 0 of those that may not be chosen.
-            worth: tokens that a second must bring.
+            rate: tokens that a second must bring.
         """
         best, count, tokens = -math.inf, 1, 0.0
         for place, each in enumerate(sorted(survival, reverse=True)):
             if each < 0:
                 break
             tokens += each
-            gain = tokens - worth * self.verified[place]
+            gain = tokens - rate * self.verified[place]
             if gain > best:
                 best, count = gain, place + 1
         return count
 
-    def num_beside(self, tokens: Sequence[float], worth: float) -> int:
+    def num_beside(self, tokens: Sequence[float], rate: float) -> int:
         """How many nodes go on beside the one that a draft forward is made for.
 
         Each must be worth its place in the forward, and its best child in verification.
 
         Args:
             tokens: [F - 1] that their best children bring, most first.
-            worth: tokens that a second must bring.
+            rate: tokens that a second must bring.
         """
         best, count, gain = 0.0, 0, 0.0
         for place, each in enumerate(tokens, 1):
-            gain += each - worth * (self.widths[place] - self.widths[place - 1] + self.node)
+            gain += each - rate * (self.widths[place] - self.widths[place - 1] + self.node)
             if gain > best:
                 best, count = gain, place
         return count
 
 
 class RoundCosts:
-    """A cost table, read once for each place it is asked about.
+    """A cost table, evaluated once for each bucket of contexts.
 
     Args:
         cost: the table.

@@ -20,7 +20,7 @@ from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 from predictors.base import Batch, Examples, Predictor
-from predictors.training.step_batches import StepData
+from predictors.data.step_batches import StepData
 
 TEXTS_AT_ONCE = 64
 """Texts whose drafts are read together: bounds memory."""

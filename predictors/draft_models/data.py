@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from predictors.data.features import feature_file, load_features
-from predictors.training.step_batches import StepData
+from predictors.data.step_batches import StepData
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from adaeagle.models.target import Target
+from predictors.data.step_batches import StepData
 from predictors.draft_models.packed_tokens import PackedTokens, write_stream
-from predictors.training.step_batches import StepData
 
 HELD_OUT_EVERY = 20
 

@@ -1,7 +1,7 @@
 """How far a chain of drafts will be accepted, as a distribution: a distributional LDLP of our own.
 
 LDLP (AdaEAGLE, https://arxiv.org/abs/2412.18910) tells one length before drafting. This network
-tells, before drafting and again after every drafted token,
+estimates, before drafting and again after every drafted token,
 
     accept   the probability that this token is accepted, given that those before it are
     ahead    the same of each of the next few tokens, which are not drafted yet
@@ -38,16 +38,19 @@ from predictors.base import (
     TrainedPredictor,
 )
 from predictors.data.chains import read_chains
-from predictors.hazard.suffix_match import MOST_ECHO, WINDOW, echoes, repeats
+from predictors.hazard.scorer import (
+    ECHOES,
+    LEAST_LOG_PROB,
+    LEAST_PATH_LOG_PROB,
+    HazardScorer,
+)
+from predictors.hazard.suffix_match import WINDOW, echoes, repeats
 from predictors.layers.context import ContextLayer, Standardize
-from predictors.layers.token_table import TokenTable
+from predictors.token_table import TokenTable
 
-LEAST_LOG_PROB, LEAST_PATH_LOG_PROB = -12.0, -20.0
 NUM_SCALARS = 12
 LONG = (8, 16, 40)
 """Matches of more tokens are told apart: what a text says a second time may be a loop."""
-ECHOES = [(n, n >= 2, n >= 3, n >= 5) for n in range(MOST_ECHO + 1)]
-"""Scalars of a token with which so many at the end of text and draft have been said before."""
 
 
 class HazardPredictor(TrainedPredictor):
@@ -128,12 +131,31 @@ class HazardPredictor(TrainedPredictor):
         Returns:
             [B, K + 1, 1 + M]; the first entry of place 0 means nothing.
         """
-        hidden = self.step(self.scale(chain_scalars(batch)))
-        hidden = hidden + self.encode(batch).unsqueeze(1)
-        said = self.token(batch["draft_token_ids"])
-        said = F.pad(F.dropout(said, self.dropout, self.training), (0, 0, 1, 0))
-        odds: Tensor = self.last(F.relu(hidden + said))
+        encoded = self.encode(batch).unsqueeze(1)
+        scalars, token_ids = chain_scalars(batch), batch["draft_token_ids"]
+        undrafted = self.log_odds(encoded, scalars[:, :1])
+        return torch.cat((undrafted, self.log_odds(encoded, scalars[:, 1:], token_ids)), dim=1)
+
+    def log_odds(self, encoded: Tensor, scalars: Tensor, token_ids: Tensor | None = None) -> Tensor:
+        """Log-odds of tokens, and of each of the M that follow if all before it are accepted.
+
+        Args:
+            encoded: [..., H], of `encode`.
+            scalars: [..., S], as of `chain_scalars`.
+            token_ids: [...]; None: before anything is drafted.
+
+        Returns:
+            [..., 1 + M].
+        """
+        hidden = self.step(self.scale(scalars)) + encoded
+        if token_ids is not None:
+            hidden = hidden + F.dropout(self.token(token_ids), self.dropout, self.training)
+        odds: Tensor = self.last(F.relu(hidden))
         return odds
+
+    def scorer(self) -> HazardScorer:
+        """What a rule asks while it drafts."""
+        return HazardScorer(self, self)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of all labels; the more a chain has, the less each of them weighs.
@@ -207,8 +229,8 @@ def chain_scalars(batch: Batch) -> Tensor:
     """
     own = F.pad(batch["log_probs"].clamp(min=LEAST_LOG_PROB), (1, 0))
     path = own.cumsum(1).clamp(min=LEAST_PATH_LOG_PROB)
-    said = F.pad(batch["draft_token_ids"] == batch["following"], (1, 0), value=True)
-    goes_along = said.long().cumprod(1) * (batch["repeated"] > 0).unsqueeze(1)
+    follows = F.pad(batch["draft_token_ids"] == batch["following"], (1, 0), value=True)
+    goes_along = follows.long().cumprod(1) * (batch["repeated"] > 0).unsqueeze(1)
     matched = batch["repeated"].float().log1p().unsqueeze(1)
     columns = (own, path, own.exp(), path.exp(), goes_along, goes_along * matched)
     depths = depth_scalars(own.shape[1]).to(own.device).expand(len(own), -1, -1)

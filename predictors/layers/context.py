@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adaeagle.identity import ModelIdentity
 from predictors.base import Batch, finite
-from predictors.layers.token_table import TokenTable
+from predictors.token_table import TokenTable
 
 
 class Standardize(nn.Module):

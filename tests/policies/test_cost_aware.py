@@ -1,15 +1,13 @@
-"""Drafting on while it is worth its time: the rule by hand, and what it makes of a trace."""
+"""Drafting on while it earns its time: the rule by hand, and what it makes of a trace."""
 
-import math
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from itertools import accumulate, pairwise
 from operator import mul
-from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor
 
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
@@ -19,12 +17,10 @@ from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
 from policies import AllOf, AnyOf, Chain, Eagle2
-from policies.cost_aware import STOP, CostAware
-from policies.support.round_costs import PathCosts
+from policies.cost_aware import CostAware
+from policies.support.round_costs import PathCosts, TreeCosts
 from predictors.base import Metadata
-from predictors.hazard.chains import Distribution
 from predictors.hazard.network import HazardPredictor
-from predictors.hazard.trees import Family
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
 COST = CostModel.linear(constant=0.0, draft=1.0, verify=10.0)
@@ -40,60 +36,81 @@ def hazard(k_max: int = 4, horizon: int = 2) -> HazardPredictor:
     return predictor.eval()
 
 
-def context(num_rounds: int = 1) -> Context:
+class Certain(HazardPredictor):
+    """Answers the same after every drafted token: accepted with `accept`, then `ahead`.
+
+    Tokens from 40 on have acceptances of their own, in `of_token`.
+    """
+
+    def __init__(self, accept: float, ahead: list[float], k_max: int, **of_token: float) -> None:
+        super().__init__(k_max=k_max, horizon=len(ahead), hidden_size=8)
+        self.answer = torch.tensor([accept, *ahead])
+        self.of_token = {int(name[1:]): each for name, each in of_token.items()}
+
+    def log_odds(self, encoded: Tensor, scalars: Tensor, token_ids: Tensor | None = None) -> Tensor:
+        answers = self.answer.repeat(len(scalars), 1)
+        for row, token in enumerate([] if token_ids is None else token_ids.tolist()):
+            answers[row, 0] = self.of_token.get(token, answers[row, 0])
+        return answers.logit()
+
+
+def certain(accept: float, ahead: list[float], k_max: int = 4, **of_token: float) -> Certain:
+    predictor = Certain(accept, ahead, k_max, **of_token)
+    predictor.prepare(Metadata(MODELS), torch.randn(50, 6))
+    predictor.get_buffer("num_accepted").copy_(torch.ones(k_max + 1) / (k_max + 1))
+    return predictor.eval()
+
+
+def context(num_rounds: int = 1, num_tokens: int = 16) -> Context:
     ids = torch.full((num_rounds,), 7)
     return Context(
-        0, ids + 9, ids + 99, ids, ids, torch.zeros(num_rounds, 6), lambda n: [[7]] * num_rounds
+        0,
+        torch.full((num_rounds,), num_tokens),
+        ids + 99,
+        ids,
+        ids,
+        torch.zeros(num_rounds, 6),
+        lambda n: [[7]] * num_rounds,
     )
 
 
-def against(chance: float) -> float:
-    """Log-odds against something."""
-    return math.inf if chance == 0 else math.log(max(1 / chance - 1, 1e-300))
-
-
-def plan(rule: CostAware, survival: float, ahead: list[float]) -> int:
-    """How far the rule would draft after one token, of this distribution."""
+def goes_on(rule: CostAware, chain: DraftTree) -> bool:
+    """Whether a rule goes on after a chain."""
     rule.begin(context())
-    rule._replan(
-        0, Distribution(survival, [against(each) for each in ahead]), rule._of.chain(100), 1
-    )
-    return rule._plans[0]
+    frontier = torch.full((1, 1), len(chain) - 1)
+    return bool(rule.should_continue(chain, frontier))
 
 
-def says(rule: CostAware, survival: float, ahead: list[float]) -> bool:
-    return plan(rule, survival, ahead) > 1
+def test_a_token_earns_its_time_or_not(make_chain: MakeChain) -> None:
+    """At half a token a second, a forward of a second must bring half a token."""
+    one = make_chain([[0.9]])
+    assert goes_on(CostAware(certain(1.0, [0.6, 0.0]), COST, rate=0.5), one)
+    assert not goes_on(CostAware(certain(1.0, [0.4, 0.0]), COST, rate=0.5), one)
+    # What hangs from an unsure token is unsure.
+    assert not goes_on(CostAware(certain(0.5, [0.6, 0.0]), COST, rate=0.5), one)
+    # Below 1, patience drafts longer than it pays.
+    assert goes_on(CostAware(certain(1.0, [0.4, 0.0]), COST, rate=0.5, patience=0.7), one)
 
 
-def test_a_token_is_worth_its_time_or_not() -> None:
-    rule = CostAware(hazard(), COST, rate=0.5, patience=1.0)  # a forward must bring half a token
-    assert says(rule, 1.0, [0.6, 0.0])
-    assert not says(rule, 1.0, [0.4, 0.0])
-    assert not says(rule, 0.5, [0.6, 0.0])  # what hangs from an unsure token is unsure
+def test_it_looks_ahead(make_chain: MakeChain) -> None:
+    """A forward that does not pay alone may lead to some that do."""
+    # The second forward costs nothing in verification: three tokens a seventh of the time each.
+    costs = PathCosts([0.0, 1.0, 2.0, 2.1, 2.2], 0.1)
+    assert costs.pays(1.0, [0.9, 1.0, 1.0], 1, 1.0)  # 0.9 < 1.0, and 2.7 > 1.2
+    assert not costs.pays(1.0, [0.9, 0.1, 0.1], 1, 1.0)
+    assert not costs.pays(1.0, [0.05, 1.0, 1.0], 1, 1.0)
 
 
-def test_it_looks_ahead() -> None:
-    rule = CostAware(hazard(), COST, rate=0.5, patience=1.0)
-    # 0.45 for one forward is too little, 0.45 + 0.45 for two, and 3 x 0.45 for three as well;
-    # an unlikely token that leads to sure ones may be worth it all the same.
-    assert not says(rule, 1.0, [0.45, 1.0])
-    assert says(rule, 1.0, [0.51, 1.0])
-    lenient = CostAware(hazard(k_max=8), CostModel.linear(constant=0, draft=1, verify=9, node=0))
-    lenient.rate = 0.5
-    assert not says(lenient, 1.0, [0.4, 0.9])
-
-
-def test_it_plans_to_where_the_next_token_is_not_worth_it() -> None:
-    rule = CostAware(hazard(k_max=9, horizon=3), COST, rate=0.5, patience=1.0)
-    assert plan(rule, 1.0, [0.9, 0.9, 0.4]) == 3
-    assert plan(rule, 0.6, [0.9, 0.9, 0.9]) == 2
-    assert plan(rule, 1.0, [0.9, 0.9, 0.9]) == 7  # beyond the horizon as at its end: 0.9^6 > 0.5
-    assert plan(rule, 1.0, [1.0, 1.0, 1.0]) == 9
+def test_beyond_the_horizon_it_goes_on_as_at_its_end() -> None:
+    costs = PathCosts([0.0, 1.0, 3.0, 3.1, 3.2, 3.3], 0.1)
+    assert costs.pays(1.0, [0.9], 1, 1.0)  # 0.9 + 0.81 + 0.73 + 0.66 > 2.3
+    assert not costs.pays(1.0, [0.6], 1, 1.0)
 
 
 def test_no_length_that_pays_is_overlooked() -> None:
-    """Looking ahead ends early: at the lengths that looking at all of them finds."""
+    """Looking ahead ends early: with the answer that looking at all lengths gives."""
     draw = random.Random(0)
+    answers = set()
     for _ in range(300):
         seconds = list(accumulate((draw.uniform(0.2, 1.0) for _ in range(12)), initial=5.0))
         least = min(after - before for before, after in pairwise(seconds))
@@ -101,205 +118,119 @@ def test_no_length_that_pays_is_overlooked() -> None:
         chances = accumulate([*ahead, *[ahead[-1]] * 5], mul, initial=alive)
         tokens = list(accumulate(list(chances)[1:]))
         gains = [brought - 0.6 * (seconds[4 + n] - seconds[3]) for n, brought in enumerate(tokens)]
-        expected = 4 + gains.index(max(gains)) if max(gains) > 0 else None
-        assert PathCosts(seconds, least).plan(alive, ahead, depth, 0.6) == expected
+        answers.add(max(gains) > 0)
+        assert PathCosts(seconds, least).pays(alive, ahead, depth, 0.6) == (max(gains) > 0)
+    assert answers == {True, False}
 
 
-def test_it_asks_where_its_plan_ends_and_when_surprised(
-    make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rounds side by side, each asked at places of its own, and at no others."""
-    rule = CostAware(hazard(k_max=9), COST)
-    plans = iter([3, 9, 8, 5, 3, 8, 3])
-    asked: list[tuple[list[int], int]] = []
-
-    def after(
-        rows: list[int], log_probs: list[list[float]], token_ids: object
-    ) -> list[Distribution]:
-        asked.append((rows, len(log_probs[0])))
-        return [Distribution(1.0, [])] * len(rows)
-
-    monkeypatch.setattr(rule, "_replan", lambda row, *_: rule._plans.__setitem__(row, next(plans)))
-    assert rule.begin(context(4)) is None
-    rule._chains = SimpleNamespace(after=after)  # type: ignore[assignment]
-    probs = [[0.9, 0.9, 0.9], [0.9, 0.9, 0.9], [0.9, 0.9, 0.2], [0.9, 0.9, 0.1]]
-    opens = []
-    for depth in (1, 2, 3):
-        chain = make_chain([row[:depth] for row in probs])
-        opens.append(rule.should_continue(chain, torch.full((4, 1), depth - 1))[:, 0].tolist())
-    assert asked == [([0, 1, 2, 3], 2), ([0, 2, 3], 3)]
-    assert opens == [[True] * 4, [True] * 4, [False, True, True, False]]
-
-
-def test_of_what_it_is_sure_it_is_not_easily_surprised() -> None:
-    rule = CostAware(hazard(k_max=9, horizon=4), COST, rate=0.1)
-    rule.begin(context())
-    for ahead, expected in (([0.99, 0.99, 0.9, 0.99], 3), ([0.9, 0.99, 0.99, 0.99], 1)):
-        distribution = Distribution(1.0, [against(each) for each in ahead])
-        rule._replan(0, distribution, rule._of.chain(100), 1)
-        assert rule._sure == [expected]
-    rule._plans, rule._sure = [9, 9, STOP], [3, 3, 3]
-    assert rule._asked([-1.5, -2.6, -9.0], 3) == [1]
-    assert rule._asked([-0.9, -1.1, -9.0], 4) == [1]
-    assert rule._asked([-0.1, -0.1, -0.1], 9) == [0, 1]
-
-
-def test_a_round_that_stops_is_not_asked_again(
-    make_chain: MakeChain, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rule = CostAware(hazard(k_max=9), COST)
+def test_rounds_side_by_side_are_decided_each_by_itself(make_chain: MakeChain) -> None:
+    rule = CostAware(certain(1.0, [0.9, 0.0], t1=0.3), COST, rate=0.5)
     rule.begin(context(2))
-    rule._plans = [1, 9]
-    monkeypatch.setattr(PathCosts, "plan", lambda *_: None)
-    frontier = torch.zeros(2, 1, dtype=torch.int64)
-    assert rule.should_continue(make_chain([[0.9]] * 2), frontier)[:, 0].tolist() == [False, True]
-    monkeypatch.setattr(rule, "_ask", None)
-    again = rule.should_continue(make_chain([[0.9, 0.1], [0.9, 0.9]]), frontier + 1)
-    assert again[:, 0].tolist() == [False, True]
+    chain = make_chain([[0.9]] * 2)
+    chain.token_ids[1] = 1
+    open_ = rule.should_continue(chain, torch.zeros(2, 1, dtype=torch.int64))
+    assert open_[:, 0].tolist() == [True, False]
 
 
-class Told:
-    """In place of `HazardNodes`: survival of one round's nodes, and the same chances after each."""
-
-    def __init__(self, survival: list[float], ahead: list[float]) -> None:
-        self._survival = survival
-        self.against = [against(each) for each in ahead]
-        self.families: list[Family] = []
-
-    def judge(self, tree: DraftTree, asked: Sequence[int]) -> None:
-        (_, num_ranks), depth = tree.levels[-1], tree.num_levels
-        first = len(tree) - math.prod(tree.levels[-1])
-        self.families = [
-            Family(depth, best, best + num_ranks, self.against)
-            for best in range(first, len(tree), num_ranks)
-        ]
-
-    def survival(self, row: int) -> list[float]:
-        return self._survival
-
-    def latest(self, row: int) -> list[Family]:
-        return self.families
-
-
-def two_levels() -> DraftTree:
+def two_levels(num_rounds: int = 1) -> DraftTree:
     """Two children of the root, and two of each; the draft thinks little of all of them."""
-    tree = DraftTree.empty(1, "cpu")
-    some = torch.full((1, 1, 2), 0.2).log()
-    tree = tree.grow(Level(torch.tensor([[-1]]), torch.tensor([[[1, 2]]]), some))
-    ids = torch.tensor([[[3, 4], [5, 6]]])
-    return tree.grow(Level(torch.tensor([[0, 1]]), ids, some.expand(1, 2, 2)))
+    some = torch.full((num_rounds, 1, 2), 0.2).log()
+    root, both = torch.tensor([[-1]]), torch.tensor([[0, 1]])
+    tree = DraftTree.empty(num_rounds, "cpu").grow(
+        Level(root.expand(num_rounds, -1), torch.tensor([[[1, 2]]]).expand_as(some), some)
+    )
+    ids = torch.tensor([[[3, 4], [5, 6]]]).expand(num_rounds, -1, -1)
+    return tree.grow(Level(both.expand(num_rounds, -1), ids, some.expand(num_rounds, 2, 2)))
 
 
-def on_tree(
-    rate: float, survival: list[float], ahead: list[float], *, node: float, width: float = 0.0
-) -> CostAware:
-    """A rule that is told what it would have found, in its second level, its plan at an end."""
+def on_tree(rate: float, ahead: list[float], *, node: float, width: float = 0.0) -> CostAware:
+    """A rule by which `two_levels` survives with 0.7, 0.3, 0.35, 0.35, 0.21 and 0.09."""
     cost = CostModel.linear(constant=0.0, draft=1.0, verify=10.0, node=node, width=width)
-    rule = CostAware(hazard(k_max=3), cost, rate=rate)
+    rule = CostAware(certain(0.7, ahead, k_max=3, t3=0.5), cost, rate=rate)
     rule.begin(context())
-    rule._nodes = Told(survival, ahead)  # type: ignore[assignment]
-    rule._plans = [2]
     return rule
 
 
-SURVIVAL = [0.7, 0.3, 0.35, 0.035, 0.21, 0.03]
+FRONTIER = torch.tensor([[2, 3, 4, 5]])
 
 
-def test_a_tree_ends_where_no_path_is_worth_a_forward() -> None:
-    """0.35 tokens for a second that must bring 0.4; at 0.3 they are worth it."""
-    tree, frontier = two_levels(), torch.tensor([[2, 3, 4, 5]])
-    rule = on_tree(0.4, SURVIVAL, [1.0, 0.0], node=0.0)
-    assert not rule.should_continue(tree, frontier).any()
-    assert rule._plans == [STOP]
-    assert on_tree(0.3, SURVIVAL, [1.0, 0.0], node=0.0).should_continue(tree, frontier)[0, 0]
+def test_a_tree_ends_where_no_path_earns_a_forward() -> None:
+    """0.35 tokens for a second that must bring 0.4; at a rate of 0.3 they earn it."""
+    tree = two_levels()
+    assert not on_tree(0.4, [1.0, 0.0], node=0.0).should_continue(tree, FRONTIER).any()
+    assert on_tree(0.3, [1.0, 0.0], node=0.0).should_continue(tree, FRONTIER)[0, 0]
 
 
 @pytest.mark.parametrize(
     ("node", "width", "expected"),
     [
         (0.0, 0.0, [2, 3, 4, 5]),  # what costs nothing brings something
-        (0.0, 0.5, [2, 4]),  # a place in the forward costs 0.1 tokens
-        (0.3, 0.2, [2, 4]),  # a place and a child to verify cost 0.1 tokens together
-        (0.3, 0.9, [2]),
+        (0.0, 0.5, [2, 3, 4]),  # a place in the forward costs 0.1 tokens
+        (0.3, 0.2, [2, 3, 4]),  # a place and a child to verify cost 0.1 tokens together
+        (0.3, 0.9, [2, 3]),  # 0.24
     ],
 )
-def test_nodes_beside_the_best_are_worth_their_places(
-    node: float, width: float, expected: list[int], monkeypatch: pytest.MonkeyPatch
+def test_nodes_beside_the_best_pay_for_their_places(
+    node: float, width: float, expected: list[int]
 ) -> None:
-    monkeypatch.setattr("policies.cost_aware.SURPRISE", -2.0)
-    rule = on_tree(0.2, SURVIVAL, [0.9, 0.0], node=node, width=width)
-    tree, frontier = two_levels(), torch.tensor([[2, 3, 4, 5]])
-    found = rule.should_continue(tree, frontier)
+    rule, tree = on_tree(0.2, [0.9, 0.0], node=node, width=width), two_levels()
+    found = rule.should_continue(tree, FRONTIER)
     assert (found.nonzero()[:, 1] + 2).tolist() == expected
-    # Asked twice it answers the same, though it has planned meanwhile.
-    assert torch.equal(rule.should_continue(tree, frontier.flip(1)), found.flip(1))
-
-
-def test_between_questions_the_likeliest_child_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    rule = on_tree(0.1, SURVIVAL, [0.9, 0.9], node=0.0)
-    rule._plans = [3]
-    monkeypatch.setattr("policies.cost_aware.SURPRISE", -2.0)
-    found = rule.should_continue(two_levels(), torch.tensor([[2, 3, 4, 5]]))
-    assert found.tolist() == [[True, False, False, False]]  # equally likely: the first
-    monkeypatch.setattr("policies.cost_aware.SURPRISE", -1.0)  # 0.2 is less likely
-    rule._level = 0
-    assert rule.should_continue(two_levels(), torch.tensor([[2, 3, 4, 5]])).all()
+    # Asked twice it answers the same.
+    assert torch.equal(rule.should_continue(tree, FRONTIER.flip(1)), found.flip(1))
 
 
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
         (0.0, [1, 1, 1, 1, 1, 1]),
-        (0.1, [1, 1, 1, 0, 1, 0]),  # those of 0.7, 0.3, 0.35 and 0.21
-        (0.65, [1, 0, 1, 0, 0, 0]),  # of 0.7 and 0.35
+        (0.3, [1, 1, 1, 1, 1, 0]),  # at half a token a second a node must bring 0.15
+        (0.65, [1, 0, 1, 1, 0, 0]),
         (9.0, [1, 0, 0, 0, 0, 0]),  # what is drafted is drafted: one at least
     ],
 )
 def test_of_a_tree_it_verifies_what_pays(node: float, expected: list[int]) -> None:
-    """At half a token a second."""
-    rule = on_tree(0.5, SURVIVAL, [], node=node)
-    tree = two_levels()
+    rule, tree = on_tree(0.5, [0.0], node=node), two_levels()
     assert rule.prune(tree, tree.valid).tolist() == [[bool(kept) for kept in expected]]
     # It leaves out, and brings nothing back.
     chosen = tree.valid.clone()
     chosen[0, 2] = False
-    left = [bool(kept) and place != 2 for place, kept in enumerate(expected)]
-    assert rule.prune(tree, chosen).tolist() == [left]
+    assert not (rule.prune(tree, chosen) & ~chosen).any()
 
 
-def test_each_text_verifies_what_pays_for_it() -> None:
-    """Rounds side by side, where long contexts make nodes dear."""
-    cheap, dear = ([10.0 + place * node for place in range(6)] for node in (0.1, 0.65))
-    rule = on_tree(0.5, SURVIVAL, [], node=0.0)
-    costs = rule._of.tree(0, 6)
-    rule._of.tree = lambda at, _: replace(  # type: ignore[method-assign,assignment]
-        costs, verified=dear if at else cheap
+def test_each_text_verifies_what_pays_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds side by side, of which a long context makes the nodes dear."""
+    dear = {10: 0.1, 10_000: 0.65}
+    paths = PathCosts([10.0, 11.0], 1.0)
+    monkeypatch.setattr(
+        "policies.cost_aware.RoundCosts.tree",
+        lambda self, at, num: TreeCosts(
+            paths, [1.0] * 6, [10 + place * dear[at] for place in range(6)], 0.0
+        ),
     )
-    rule._contexts = [0, 1]
-    one = two_levels()
-    columns = ("token_ids", "parents", "log_probs", "path_log_probs", "valid")
-    both = replace(one, **{name: getattr(one, name).expand(2, -1) for name in columns})
-    assert rule.prune(both, both.valid).sum(1).tolist() == [4, 2]
+    rule, tree = on_tree(0.5, [0.0], node=0.0), two_levels(2)
+    both = context(2)
+    both.num_tokens[:] = torch.tensor([11, 10_001])
+    rule.begin(both)
+    assert rule.prune(tree, tree.valid).sum(1).tolist() == [6, 3]
 
 
 def test_a_chain_is_verified_whole(make_chain: MakeChain) -> None:
-    rule = on_tree(0.5, [0.5, 0.05], [], node=9.0)
     tree = make_chain([[0.5, 0.1]])
-    assert rule.prune(tree, tree.valid) is tree.valid
+    assert on_tree(0.5, [0.0], node=9.0).prune(tree, tree.valid) is tree.valid
 
 
 def test_rules_together_verify_what_either_or_both_would() -> None:
     tree = two_levels()
-    rules = [on_tree(0.5, SURVIVAL, [], node=node) for node in (0.1, 0.65)]
-    assert AllOf(*rules).prune(tree, tree.valid).sum() == 4
-    assert AnyOf(*rules).prune(tree, tree.valid).sum() == 2
+    rules = [on_tree(0.5, [0.0], node=node) for node in (0.3, 0.65)]
+    assert AllOf(*rules).prune(tree, tree.valid).sum() == 5
+    assert AnyOf(*rules).prune(tree, tree.valid).sum() == 3
 
 
 def test_a_shape_verifies_what_its_rule_keeps() -> None:
-    rule = on_tree(0.5, SURVIVAL, [], node=0.65)
-    eagle = Eagle2(depth=2, width=2, nodes=6, stop=rule)
+    eagle = Eagle2(depth=2, width=2, nodes=6, stop=on_tree(0.5, [0.0], node=0.65))
     kept = eagle.select(two_levels(), Budget(depth=2, width=2, nodes=6))
-    assert kept.tolist() == [[True, False, True, False, False, False]]
+    assert kept.tolist() == [[True, False, True, True, False, False]]
 
 
 def test_the_rate_is_the_best_fixed_chain_s() -> None:
@@ -307,21 +238,13 @@ def test_the_rate_is_the_best_fixed_chain_s() -> None:
     rule = CostAware(hazard(), COST)
     emitted = [1.0, 1.8, 2.4, 2.8, 3.0]
     assert rule.rate == pytest.approx(max(e / (10 + k) for k, e in enumerate(emitted)))
-    assert rule._first == 2
-
-
-def test_no_more_is_drafted_unasked_than_the_best_fixed_chain_has() -> None:
-    predictor = hazard()
-    predictor.get_buffer("num_accepted").copy_(torch.tensor([0.1, 0.9, 0.0, 0.0, 0.0]))
-    rule = CostAware(predictor, COST, rate=0.01)
-    assert (rule._first, rule.begin(context())) == (1, None)
 
 
 def test_dear_drafts_are_not_begun() -> None:
     dear = CostAware(hazard(), CostModel.linear(constant=0, draft=1e6, verify=1), rate=1.0)
-    is_worth = dear.begin(context(3))
-    assert is_worth is not None
-    assert is_worth.tolist() == [False] * 3
+    drafts = dear.begin(context(3))
+    assert drafts is not None
+    assert drafts.tolist() == [False] * 3
     free = CostAware(hazard(), CostModel.linear(constant=0, draft=0.0, verify=1), rate=1.0)
     assert free.begin(context(3)) is None
 

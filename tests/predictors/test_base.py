@@ -27,8 +27,8 @@ from predictors.base import (
     load_predictor,
 )
 from predictors.data.trace_dataset import TraceExamples, read_examples
-from predictors.layers.token_table import TokenTable
 from predictors.length.ldlp import LengthPredictor
+from predictors.token_table import TokenTable
 
 MODELS = ModelIdentity("toy", "0123", "head", "4567", 6, VOCAB_SIZE, "float32")
 COST = CostModel.linear(constant=0.1, draft=0.2, verify=1.0)

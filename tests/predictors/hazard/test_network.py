@@ -1,16 +1,15 @@
-"""The distributional predictor: its labels, and that both its forms say the same."""
+"""The distributional predictor: its labels, and that it scores live drafts as in training."""
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from adaeagle.identity import ModelIdentity
+from adaeagle.policy import Context
 from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
+from adaeagle.tree import DraftTree, Level
 from predictors.base import Metadata, load_predictor
-from predictors.hazard.chains import HazardChains
 from predictors.hazard.network import NUM_SCALARS, HazardPredictor, chain_scalars
-from predictors.hazard.steps import HazardSteps
 from predictors.hazard.suffix_match import echoes, repeats
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
@@ -25,7 +24,7 @@ def made(**settings: int) -> HazardPredictor:
     return predictor.eval()
 
 
-def test_steps_say_what_the_network_says() -> None:
+def test_live_drafts_are_scored_as_in_training() -> None:
     predictor = made(k_max=5, horizon=3, hidden_size=16)
     batch = {
         "features": torch.randn(7, 6),
@@ -51,30 +50,26 @@ def test_steps_say_what_the_network_says() -> None:
     }
     assert {0, 1, 2, 6} <= set(batch["echoes"].flatten().tolist())
     expected = predictor(batch).detach().sigmoid()
-    steps = HazardSteps(predictor)
-    known = steps.begin(batch["features"], batch["token_ids"], recent)
-    chains = HazardChains(steps, known)
-    for place in range(1, 6):
-        log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
-        distributions = chains.after(range(7), log_probs, token_ids)
-        survival = torch.tensor([distribution.survival for distribution in distributions])
-        ahead = torch.sigmoid(
-            -torch.tensor([distribution.against for distribution in distributions])
+    ids = batch["token_ids"]
+    context = Context(
+        0, ids + 9, ids + 99, ids, batch["last_token_ids"], batch["features"], lambda n: recent
+    )
+    chain, one_by_one = DraftTree.empty(7, "cpu"), predictor.scorer()
+    one_by_one.begin(context)
+    for place in range(5):
+        new_ids, log_probs = (
+            column[:, place].view(7, 1, 1) for column in (said, batch["log_probs"])
         )
-        torch.testing.assert_close(survival, expected[:, 1 : place + 1, 0].prod(1))
-        torch.testing.assert_close(ahead, expected[:, place, 1:])
-        assert chains.after([4, 1], log_probs, token_ids) == [
-            distributions[4],
-            distributions[1],
-        ]  # asked again
-    # Asked late and in another order, about all tokens at once or some at a time.
-    late = HazardChains(steps, known)
-    for rows, place in (([3], 2), ([4, 1], 5), ([3, 1, 0], 5)):
-        log_probs, token_ids = batch["log_probs"][:, :place].tolist(), said[:, :place].tolist()
-        some = late.after(rows, log_probs, token_ids)
-    for distribution, row in zip(some, rows, strict=True):
-        assert distribution.survival == pytest.approx(distributions[row].survival)
-        assert distribution.against == pytest.approx(distributions[row].against, rel=1e-4)
+        chain = chain.grow(Level(torch.full((7, 1), place - 1), new_ids, log_probs))
+        one_by_one.score(chain)
+        ahead = torch.tensor([one_by_one.latest(row)[0].ahead for row in range(7)])
+        torch.testing.assert_close(ahead, expected[:, place + 1, 1:])
+    at_once = predictor.scorer()
+    at_once.begin(context)
+    at_once.score(chain)
+    for scorer in (one_by_one, at_once):
+        survival = torch.tensor([scorer.survival(row) for row in range(7)])
+        torch.testing.assert_close(survival, expected[:, 1:, 0].cumprod(1))
 
 
 def test_labels_follow_the_text() -> None:
@@ -162,11 +157,3 @@ def test_one_class_is_refused() -> None:
     batch = {"accepted": torch.ones(4, 2, dtype=torch.bool)}
     with pytest.raises(ValueError, match="both classes"):
         predictor.measure(batch)
-
-
-def test_features_that_are_no_numbers_are_refused() -> None:
-    steps = HazardSteps(made(k_max=2))
-    features = F.pad(torch.full((1, 1), torch.nan), (0, 5))
-    chains = HazardChains(steps, steps.begin(features, torch.tensor([1]), [[1, 2]]))
-    with pytest.raises(ValueError, match="features must be finite"):
-        chains.after([0], [[-0.5]], [[3]])

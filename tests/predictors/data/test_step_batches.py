@@ -2,7 +2,7 @@
 
 import pytest
 
-from predictors.training.step_batches import StepBatches
+from predictors.data.step_batches import StepBatches
 
 
 def test_a_resumed_run_reads_on_where_it_stopped() -> None:
