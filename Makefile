@@ -17,6 +17,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python tests/words.py
 
 install: $(VENV)/.installed
 

@@ -73,8 +73,8 @@ def write_policy(folder: Path, spec: str) -> list[Path]:
             copied[source] = _copy(source, folder, len(copied))
         return HERE + copied[source]
 
-    told = {"format": FORMAT, "version": VERSION, "policy": _with_texts(spec, take)}
-    write_whole(folder / FILE, (json.dumps(told, indent=1) + "\n").encode())
+    payload = {"format": FORMAT, "version": VERSION, "policy": _with_texts(spec, take)}
+    write_whole(folder / FILE, (json.dumps(payload, indent=1) + "\n").encode())
     return [folder / FILE, *(folder / name for name in copied.values())]
 
 

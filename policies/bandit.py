@@ -65,7 +65,7 @@ class _Bandit(Composite, Policy):
         self.across_texts = across_texts
         self.cost = CostModel.load(cost) if isinstance(cost, str | Path) else cost
         self.drafts = any(arm.drafts for arm in self.arms)
-        # Of this round: who is asked, [P] arms and what each of them planned; and what was opened.
+        # Of this round: the chosen arms, [P], and what each of them planned; and what was opened.
         self._chosen = np.zeros(1, dtype=np.int64)
         self._budgets: dict[int, Budget] = {}
         self._widths: list[Tensor] = []
@@ -90,11 +90,11 @@ class _Bandit(Composite, Policy):
         self._context = context
         self._widths.clear()
         self._chosen = self._choose(len(context.remaining))
-        asked = sorted(set(self._chosen.tolist()))
-        self._budgets = {place: self.arms[place].plan(context) for place in asked}
-        budget = self._budgets[asked[0]]
-        self.proposal = self.arms[asked[0]].proposal
-        if len(asked) > 1:
+        places = sorted(set(self._chosen.tolist()))
+        self._budgets = {place: self.arms[place].plan(context) for place in places}
+        budget = self._budgets[places[0]]
+        self.proposal = self.arms[places[0]].proposal
+        if len(places) > 1:
             budget = self._joined()
         self._depth = budget.depth
         return budget
@@ -130,24 +130,24 @@ class _Bandit(Composite, Policy):
         )
 
     def _merged(self, of_arms: dict[int, Tensor]) -> Tensor:
-        """Each text's own of what the arms that were asked say, [P, ...] or less."""
+        """Each text's own of what the chosen arms say, [P, ...] or less."""
         places = list(of_arms)
         merged, *others = of_arms.values()
         for place, values in zip(places[1:], others, strict=True):
-            merged = torch.where(self._is_asked(place, values), values, merged)
+            merged = torch.where(self._is_chosen(place, values), values, merged)
         return merged
 
-    def _is_asked(self, place: int, like: Tensor) -> Tensor:
+    def _is_chosen(self, place: int, like: Tensor) -> Tensor:
         """[P], or [P, 1] for values [P, ...]: the texts whose round this arm decides."""
-        asked = torch.from_numpy(self._chosen == place).to(like.device)
-        return asked.unsqueeze(1) if like.ndim == 2 else asked
+        is_chosen = torch.from_numpy(self._chosen == place).to(like.device)
+        return is_chosen.unsqueeze(1) if like.ndim == 2 else is_chosen
 
     def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
-        asked = {
+        answers = {
             place: self.arms[place].expand(tree, frontier, self._own(place, budget))
             for place in self._budgets
         }
-        num_children = self._merged(asked)
+        num_children = self._merged(answers)
         if self.cost is not None:
             is_open = (num_children > 0) & (
                 torch.as_tensor(budget.depth).view(-1, 1) > tree.num_levels
@@ -158,11 +158,11 @@ class _Bandit(Composite, Policy):
         return num_children
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
-        asked = {
+        answers = {
             place: self.arms[place].select(tree, self._own(place, budget))
             for place in self._budgets
         }
-        return self._merged(asked)
+        return self._merged(answers)
 
     def _own(self, place: int, budget: Budget) -> Budget:
         """An arm's own budget, as deep as the round may be."""

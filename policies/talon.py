@@ -74,7 +74,7 @@ class Talon(Shape):
         if len(tree) == 0:
             self._kept = frontier.new_empty(frontier.shape[0], 0, dtype=torch.bool)
             return frontier.new_full(frontier.shape, self.width)
-        kept = self._judge(tree)
+        kept = self._extend_kept(tree)
         has_left = self._kept.sum(1, keepdim=True) < self.nodes
         return kept * has_left * self.width
 
@@ -82,10 +82,10 @@ class Talon(Shape):
         if len(tree) == 0:
             return tree.valid
         if self._kept.shape[1] < len(tree):  # the last level, which nothing was drafted on from
-            self._judge(tree)
+            self._extend_kept(tree)
         return self._kept
 
-    def _judge(self, tree: DraftTree) -> Tensor:
+    def _extend_kept(self, tree: DraftTree) -> Tensor:
         """Which nodes of the latest level to keep, [P, F]; adds them to what is kept."""
         scores = tree.path_log_probs[:, self._kept.shape[1] :]
         if tree.num_levels > 1:

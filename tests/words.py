@@ -55,7 +55,7 @@ def words(name: str) -> list[str]:
 def main() -> int:
     found = sorted(
         {
-            f"{file.relative_to(ROOT)}:{line}: {name}: {word!r} is said otherwise: {INSTEAD[word]}"
+            f"{file.relative_to(ROOT)}:{line}: {name}: for {word!r} use {INSTEAD[word]}"
             for package in PACKAGES
             for file in (ROOT / package).rglob("*.py")
             for line, name in names(file)

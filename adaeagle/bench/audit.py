@@ -96,11 +96,11 @@ class TransformersReference:
         self._max_new_tokens = max_new_tokens
 
     def text(self, prompt_ids: Sequence[int]) -> list[int]:
-        said: list[int] = self._generate(prompt_ids).sequences[0, len(prompt_ids) :].tolist()
-        return said
+        text_ids: list[int] = self._generate(prompt_ids).sequences[0, len(prompt_ids) :].tolist()
+        return text_ids
 
     def gap(self, prompt_ids: Sequence[int], text: Sequence[int], position: int) -> float:
-        # The scores of the very run that said `text`.
+        # The scores of the very run that emitted `text`.
         scores = self._generate(prompt_ids, output_scores=True).scores[position][0]
         best, second = scores.float().topk(2).values.tolist()
         return float(best - second)
@@ -148,8 +148,8 @@ class VanillaReference:
 class Audit:
     """A set of policies on one target and drafter, held against one reference.
 
-    Every turn is asked with the reference's own answers as its history. A policy that learns across
-    prompts sees them in the order given.
+    Every turn is decoded with the reference's own answers as its history. A policy that learns
+    across prompts sees them in the order given.
     """
 
     target: Target

@@ -13,7 +13,7 @@ from adaeagle.tree import ROOT, DraftTree
 
 
 def greedy(tree: DraftTree, paths: Tensor, target_token_ids: Tensor) -> Tensor:
-    """Accepts a node iff it and its whole path are what the target would have said.
+    """Accepts a node iff it and its whole path are the target's own choices.
 
     Args:
         tree: the verified nodes.
@@ -23,8 +23,8 @@ def greedy(tree: DraftTree, paths: Tensor, target_token_ids: Tensor) -> Tensor:
     Returns:
         [P, N] bool. Siblings differ, so what is accepted is one path from the root.
     """
-    said = target_token_ids.gather(1, tree.parents + 1)
-    matches = (said == tree.token_ids) & tree.valid
+    chosen_ids = target_token_ids.gather(1, tree.parents + 1)
+    matches = (chosen_ids == tree.token_ids) & tree.valid
     return ~(paths & ~matches.unsqueeze(1)).any(dim=2)
 
 

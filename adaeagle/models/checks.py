@@ -54,14 +54,14 @@ def input_device(model: PreTrainedModel) -> torch.device:
 
 @contextmanager
 def _refusing(model: PreTrainedModel) -> Iterator[None]:
-    """A model whose code cannot run a tree is refused with what it said."""
+    """A model whose code cannot run a tree is refused with the error it raised."""
     try:
         yield
     except (NotImplementedError, torch.OutOfMemoryError):
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as e:
-        said = str(e).partition("\n")[0]
-        raise refusal(model.config, f"a trial failed with {type(e).__name__}: {said}") from e
+        message = str(e).partition("\n")[0]
+        raise refusal(model.config, f"a trial failed with {type(e).__name__}: {message}") from e
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def check_tree(
     """Refuses a model whose logits on a tree differ from plain decoding's beyond rounding.
 
     Rounding is measured where no code of ours runs: the model's one-token steps against its forward
-    of the whole text. A row in the middle is asked for, since a router of experts may tip in one.
+    of the whole text. The median over rows counts, since a router of experts may tip in one.
 
     Args:
         model: in evaluation mode.

@@ -74,11 +74,11 @@ class Target:
         """Where token ids go in, and features and logits come out."""
         check_length(config, self.max_length)
         self._embedding = model.get_input_embeddings()
-        self._anatomy = learn(model)
-        self.body = Backbone(model, self._anatomy.layers, self.device)
+        self._spec = learn(model)
+        self.body = Backbone(model, self._spec.layers, self.device)
         self.kernels = mode_of(kernels, model)
         self.body.pack(self.kernels)
-        self._head = self._anatomy.head.packed(self.kernels)
+        self._head = self._spec.head.packed(self.kernels)
         check_tree(model, self._run_tree)
 
     @classmethod
@@ -149,12 +149,12 @@ class Target:
     @property
     def dtype(self) -> torch.dtype:
         """Of activations and cache; quantised weights are stored in another."""
-        return self._anatomy.layers[0].dtype
+        return self._spec.layers[0].dtype
 
     @property
     def hidden_size(self) -> int:
         """D, the size of features."""
-        return self._anatomy.feature_size
+        return self._spec.feature_size
 
     @property
     def vocab_size(self) -> int:
@@ -181,7 +181,7 @@ class Target:
 
     def cut_head(self, token_ids: Tensor) -> OutputHead:
         """`logits` for the tokens [W] alone: [..., D] → [..., W]; see `OutputHead.cut_to`."""
-        return self._anatomy.head.cut_to(token_ids).packed(self.kernels)
+        return self._spec.head.cut_to(token_ids).packed(self.kernels)
 
     def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a conversation that the assistant is to continue.
@@ -242,7 +242,7 @@ class Target:
         return session.verify(root, tree, ancestors(tree))[1][0]
 
     def new_cache(self, capacity: int, num_texts: int = 1) -> KVCache:
-        return KVCache(self._anatomy.layers, capacity, num_texts)
+        return KVCache(self._spec.layers, capacity, num_texts)
 
 
 class TargetSession:

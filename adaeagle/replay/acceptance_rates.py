@@ -30,12 +30,12 @@ def acceptance_by_rank(
     node = envelope.roots[rows]
     found = torch.zeros(depth, num_ranks, dtype=torch.float64)
     for level in range(depth):
-        said = positions.expected(rows, level + 1)
-        is_counted = (node >= 0) & (said >= 0)
-        rows, node, said = rows[is_counted], node[is_counted], said[is_counted]
+        text_ids = positions.expected(rows, level + 1)
+        is_counted = (node >= 0) & (text_ids >= 0)
+        rows, node, text_ids = rows[is_counted], node[is_counted], text_ids[is_counted]
         if len(rows) == 0:
             break
-        match = envelope.token_ids[node] == said.unsqueeze(1)  # [P, recorded ranks]
+        match = envelope.token_ids[node] == text_ids.unsqueeze(1)  # [P, recorded ranks]
         is_found, rank = match.max(dim=1)
         counts = torch.bincount(rank[is_found], minlength=num_ranks)[:num_ranks]
         found[level, : len(counts)] = counts.double() / len(rows)

@@ -111,8 +111,8 @@ def reach(trace: Trace) -> Tensor:
     found = torch.zeros_like(node)
     for depth in range(1, int(positions.remaining.max()) + 1):
         known = node.clamp(min=0)
-        said = positions.expected(rows, depth).unsqueeze(1)
-        match = (envelope.token_ids[known] == said) & (node >= 0).unsqueeze(1) & (said >= 0)
+        text_ids = positions.expected(rows, depth).unsqueeze(1)
+        match = (envelope.token_ids[known] == text_ids) & (node >= 0).unsqueeze(1) & (text_ids >= 0)
         # A round never drafts as deep as the last token it may emit.
         match &= (positions.remaining > depth).unsqueeze(1)
         is_found, rank = match.max(dim=1)

@@ -87,8 +87,8 @@ class PolicyContract:
             assert alone == rounds
 
     def test_pickle(self, policy: Policy) -> None:
-        again = pickle.loads(pickle.dumps(policy))
-        assert self.play(again) == self.play(policy)
+        unpickled = pickle.loads(pickle.dumps(policy))
+        assert self.play(unpickled) == self.play(policy)
 
     def test_state_dict(self, policy: Policy) -> None:
         """What was learned travels: as `torch.save` writes and `weights_only` reads it."""
@@ -175,11 +175,11 @@ class Stopped(Composite, Policy):
 
     def plan(self, context: Context) -> Budget:
         with unchanged("begin", context):
-            is_worth = self.rule.begin(context)
-        if is_worth is None:
+            should_draft = self.rule.begin(context)
+        if should_draft is None:
             return Budget(depth=self.depth, width=self.width)
-        check_tensor("begin", is_worth, context.remaining.shape, torch.bool)
-        return Budget(depth=self.depth * is_worth, width=self.width)
+        check_tensor("begin", should_draft, context.remaining.shape, torch.bool)
+        return Budget(depth=self.depth * should_draft, width=self.width)
 
     def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         num_children = super().expand(tree, frontier, budget)
@@ -240,7 +240,7 @@ def plain_text(vocab_size: int, hidden_size: int) -> list[int]:
     """What `transformers` makes of the prompt with the target of `tiny_pair`."""
     target, _ = tiny_pair(vocab_size, hidden_size)
     prompt = torch.tensor([PROMPT])
-    said = target.model.generate(  # type: ignore[operator]
+    output = target.model.generate(  # type: ignore[operator]
         prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=LENGTH
     )
-    return said[0, len(PROMPT) :].tolist()  # type: ignore[no-any-return]
+    return output[0, len(PROMPT) :].tolist()  # type: ignore[no-any-return]

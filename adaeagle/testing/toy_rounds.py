@@ -189,8 +189,8 @@ def _tables(
         "some": torch.rand(PHASES, vocab_size, generator=generator).square() * 3,
         "none": torch.full((PHASES, vocab_size), vocab_size - 1.0),
     }[agreement]
-    said = ranked.gather(2, ranks.long().unsqueeze(2)).squeeze(2)
-    return logits, said, torch.randn(vocab_size, feature_size, generator=generator)
+    target_choices = ranked.gather(2, ranks.long().unsqueeze(2)).squeeze(2)
+    return logits, target_choices, torch.randn(vocab_size, feature_size, generator=generator)
 
 
 def _paths(tree: DraftTree, row: int) -> frozenset[tuple[int, ...]]:

@@ -107,7 +107,7 @@ def toy_folder(
     """
     ids = [text.prompt_id for text in texts]
     split_of = splits or ["tune"] * len(texts)
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "target": "toy",
         "target_weights": "toy target",
         "drafter": "toy head",
@@ -127,7 +127,7 @@ def toy_folder(
         "shards": [Shard(split, [name]) for name, split in zip(ids, split_of, strict=True)],
         "recorded_on": {},
     }
-    folder = TraceFolder.create(path, Manifest(**(told | changed)))
+    folder = TraceFolder.create(path, Manifest(**(fields | changed)))
     for number, text in enumerate(texts):
         folder.add(number, [text])
     return folder
@@ -180,9 +180,9 @@ class _Drafts:
         positions = torch.arange(num_positions)
         parents, ranks = torch.full_like(positions, -1), torch.zeros_like(positions)
         # Whether each node lies on the greedy chain, and on the text's own path.
-        is_greedy, is_said = torch.ones(2, num_positions, dtype=torch.bool)
+        is_greedy, is_on_text = torch.ones(2, num_positions, dtype=torch.bool)
         for depth in range(1, k_max + 1):
-            children, rank_said = self._children(positions, is_greedy, is_said, depth)
+            children, rank_on_text = self._children(positions, is_greedy, is_on_text, depth)
             column = min(depth, self.log_probs.shape[1]) - 1
             best = self.log_probs[positions, column].unsqueeze(1)
             others = self.other_log_probs[positions, column].unsqueeze(1)
@@ -197,21 +197,21 @@ class _Drafts:
             ranks = torch.arange(width).repeat(int(keep.sum()))
             positions = positions[keep].repeat_interleave(width)
             is_greedy = is_greedy[keep].repeat_interleave(width) & (ranks == 0)
-            is_said = is_said[keep].repeat_interleave(width)
-            is_said = is_said & (ranks == rank_said[keep].repeat_interleave(width))
+            is_on_text = is_on_text[keep].repeat_interleave(width)
+            is_on_text = is_on_text & (ranks == rank_on_text[keep].repeat_interleave(width))
         return envelope
 
     def _children(
-        self, positions: Tensor, is_greedy: Tensor, is_said: Tensor, depth: int
+        self, positions: Tensor, is_greedy: Tensor, is_on_text: Tensor, depth: int
     ) -> tuple[Tensor, Tensor]:
         """What nodes [M] propose at `depth`: tokens [M, R], and the rank the text says, or -1."""
         places = (positions + depth).clamp(max=len(self.token_ids) - 1)
-        said = self.token_ids[places].unsqueeze(1)
+        expected = self.token_ids[places].unsqueeze(1)
         offsets = torch.arange(1, self.num_ranks + 1)
-        children = (said + offsets) % VOCAB_SIZE  # none of them is what the text says
+        children = (expected + offsets) % VOCAB_SIZE  # none of them is what the text says
         leaves = is_greedy & (depth > self.lengths[positions])
         rank = torch.where(leaves, -1 if self.second_rank is None else self.second_rank, 0)
-        rank = rank.masked_fill(~is_said, -1)
+        rank = rank.masked_fill(~is_on_text, -1)
         has = (rank >= 0).nonzero().flatten()
-        children[has, rank[has]] = said[has, 0]
+        children[has, rank[has]] = expected[has, 0]
         return children, rank

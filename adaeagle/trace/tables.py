@@ -159,8 +159,8 @@ def _paths(text: RecordedText) -> dict[str, Tensor]:
         path_log_probs[nodes] = path_log_probs[above] + log_probs[nodes]
         places = positions[nodes] + depths[nodes]
         is_inside = places < len(text.token_ids)
-        said = text.token_ids[places.clamp(max=len(text.token_ids) - 1)]
-        is_accepted[nodes] = is_accepted[above] & is_inside & (said == token_ids[nodes])
+        expected = text.token_ids[places.clamp(max=len(text.token_ids) - 1)]
+        is_accepted[nodes] = is_accepted[above] & is_inside & (expected == token_ids[nodes])
     return {
         "depth": depths,
         "token_id": token_ids,

@@ -73,14 +73,16 @@ class TextPaths:
         """
         envelope = self._envelope
         token_ids, children = envelope.token_ids.numpy(), envelope.children.numpy()
-        said = self._positions.following(torch.from_numpy(rows), num_levels).numpy()
+        expected = self._positions.following(torch.from_numpy(rows), num_levels).numpy()
         found = np.full((2, len(rows), num_levels), UNKNOWN)
         here = np.arange(len(rows))  # those whose text is still followed
         node = envelope.roots.numpy()[rows]
         for level in range(num_levels):
             is_run = node >= 0
             here, node = here[is_run], node[is_run]
-            is_next = (token_ids[node] == said[here, level, None]) & (said[here, level, None] >= 0)
+            is_next = (token_ids[node] == expected[here, level, None]) & (
+                expected[here, level, None] >= 0
+            )
             rank = is_next.argmax(1)
             found[0, here, level] = node
             is_known = is_next[np.arange(len(here)), rank]

@@ -154,13 +154,13 @@ def measure(
             if number % every == 0:
                 replayed[spec].append(of_replay(arms[spec], trace, cost))
         print(f"{number + 1} of {len(prompts)} prompts", file=sys.stderr)
-    told: dict[str, dict[str, Any]] = {}
+    summaries: dict[str, dict[str, Any]] = {}
     for spec in specs:
-        told[spec] = {"live": summary(live[spec]), "replay": summary(replayed[spec])}
+        summaries[spec] = {"live": summary(live[spec]), "replay": summary(replayed[spec])}
         if (shape := bare(spec)) in arms:
-            told[spec]["live"] |= added(live[spec], live[shape])
-            told[spec]["replay"] |= added(replayed[spec], replayed[shape])
-    return told
+            summaries[spec]["live"] |= added(live[spec], live[shape])
+            summaries[spec]["replay"] |= added(replayed[spec], replayed[shape])
+    return summaries
 
 
 def run(num_prompts: int, max_new_tokens: int, specs: Sequence[str]) -> dict[str, Any]:
@@ -191,12 +191,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     result = run(options.limit, options.max_new_tokens, options.policies)
     for spec, found in result["policies"].items():
-        live, again = found["live"], found["replay"]
+        live, in_replay = found["live"], found["replay"]
         more = f", of it the rule's {live['added']:.1%}" if "added" in live else ""
         print(
             f"{spec:72} live {live['share']:6.1%} ({live['hooks_ms']:.2f} of {live['round_ms']:.2f}"
             f" ms), a decision {live['decision']:.1%}{more}; "
-            f"replay {again['share']:6.1%} ({again['hooks_ms']:.2f} ms)",
+            f"replay {in_replay['share']:6.1%} ({in_replay['hooks_ms']:.2f} ms)",
             file=sys.stderr,
         )
     if options.out is not None:

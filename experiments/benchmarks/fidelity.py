@@ -146,11 +146,11 @@ def draft_ties(name: str, policy: Policy, trace: Trace, measured: Measured) -> l
     envelope = trace.envelope
     answers = zip(trace.texts, measured.answers[name], strict=True)
     for (text, answer), rounds in zip(answers, texts_of(replay(policy, trace), trace), strict=True):
-        said = answer.token_ids == text.token_ids.tolist()
+        is_equal = answer.token_ids == text.token_ids.tolist()
         live = [(r.depth, r.num_drafted, r.num_verified, r.num_accepted) for r in answer.rounds]
         columns = (rounds.depth, rounds.num_drafted, rounds.num_verified, rounds.num_accepted)
         place = first_difference(live, list(zip(*(c.tolist() for c in columns), strict=True)))
-        if said and place is not None:
+        if is_equal and place is not None:
             nodes = envelope.positions == rounds.rows[place]
             gaps = -envelope.log_probs[nodes].diff(dim=1)
             gap = float(gaps[gaps >= 0].min())

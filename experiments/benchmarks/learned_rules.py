@@ -177,7 +177,7 @@ def live(
     return None
 
 
-def told(records: Sequence[PromptRecord], spec: str, fixed: str) -> dict[str, Any]:
+def compared(records: Sequence[PromptRecord], spec: str, fixed: str) -> dict[str, Any]:
     """One arm's tokens a second, and against the best fixed draft of its family."""
     ours, theirs = (
         [(record.arms[name].num_tokens, record.arms[name].seconds) for record in records]
@@ -198,7 +198,7 @@ def told(records: Sequence[PromptRecord], spec: str, fixed: str) -> dict[str, An
 
 def lead(records: Sequence[PromptRecord], ours: str, spec: str) -> dict[str, Any]:
     """How many times as fast as an arm `cost_aware` is."""
-    found = told(records, ours, spec)
+    found = compared(records, ours, spec)
     return {"ratio": found["over_fixed"], "ci95": found["over_fixed_ci95"]}
 
 
@@ -259,8 +259,8 @@ def run(
         return {
             "family": family,
             "policy": spec,
-            "replay": {**told(replayed, spec, fixed), "headroom_recovered": recovered[spec]},
-            "live": told(lived, spec, fixed),
+            "replay": {**compared(replayed, spec, fixed), "headroom_recovered": recovered[spec]},
+            "live": compared(lived, spec, fixed),
             "cost_aware_over_it": {
                 "replay": lead(replayed, ours, spec),
                 "live": lead(lived, ours, spec),

@@ -44,7 +44,7 @@ from experiments.runs.compare import POLICIES as COMPARED
 
 LEARNING = ("hf_heuristic", "hf_dynamic", "chain(stop=adaedl)")
 BEAM = "eagle2(depth=8, width=10)"
-PRICES = CostModel.linear(constant=0.0002, draft=0.0008, verify=0.009, node=0.0002, width=0.0001)
+COSTS = CostModel.linear(constant=0.0002, draft=0.0008, verify=0.009, node=0.0002, width=0.0001)
 NUM_REPLAYS = 12
 
 
@@ -57,7 +57,7 @@ def timed(act: Callable[..., object], *arguments: object, **named: object) -> fl
 
 def replayed(spec: str, trace: Trace) -> None:
     """A policy on a whole trace, to the records of every prompt."""
-    arm_records(replay(get_policy(spec), trace, PRICES), trace, PRICES, 0.0)
+    arm_records(replay(get_policy(spec), trace, COSTS), trace, COSTS, 0.0)
 
 
 def against_live(
@@ -66,7 +66,7 @@ def against_live(
     """(a)"""
     arms = {spec: get_policy(spec) for spec in specs}
     live: dict[str, list[float]] = defaultdict(list)
-    again: dict[str, list[float]] = defaultdict(list)
+    replay_seconds: dict[str, list[float]] = defaultdict(list)
     for spec in specs:  # warms up, and drafts what was not recorded
         replayed(spec, trace)
     every = max(1, len(trace.texts) // NUM_REPLAYS)
@@ -76,21 +76,21 @@ def against_live(
             head = None if spec == "vanilla" else drafter
             live[spec].append(timed(generate, target, head, policy, prompt, max_new_tokens=limit))
             if number % every == 0:
-                again[spec].append(timed(replayed, spec, trace))
+                replay_seconds[spec].append(timed(replayed, spec, trace))
         print(f"{number + 1} of {len(trace.texts)} texts", file=sys.stderr)
-    return {spec: speed(live[spec], again[spec]) for spec in specs}
+    return {spec: speed(live[spec], replay_seconds[spec]) for spec in specs}
 
 
-def speed(live: Sequence[float], again: Sequence[float]) -> dict[str, Any]:
+def speed(live: Sequence[float], replay_seconds: Sequence[float]) -> dict[str, Any]:
     """How many times faster the replays were than all live texts together."""
     draws = np.random.default_rng(0)
     texts = draws.choice(live, size=(2000, len(live))).sum(axis=1)
-    replays = np.median(draws.choice(again, size=(2000, len(again))), axis=1)
+    replays = np.median(draws.choice(replay_seconds, size=(2000, len(replay_seconds))), axis=1)
     low, high = np.quantile(texts / replays, [0.025, 0.975])
     return {
         "live_seconds": round(float(np.sum(live)), 3),
-        "replay_seconds": round(float(np.median(again)), 5),
-        "ratio": round(float(np.sum(live) / np.median(again)), 1),
+        "replay_seconds": round(float(np.median(replay_seconds)), 5),
+        "ratio": round(float(np.sum(live) / np.median(replay_seconds)), 1),
         "ci95": [round(float(low), 1), round(float(high), 1)],
     }
 
@@ -112,9 +112,11 @@ def recording(
             start = time.perf_counter()
             found = recorder.record(prompt)
             seconds[name].append(time.perf_counter() - start)
-        asked = [text.prompt_ids.tolist() for text in found]
+        all_prompt_ids = [text.prompt_ids.tolist() for text in found]
         settings = {"max_new_tokens": max_new_tokens}
-        plain.append(sum(timed(generate, target, None, "vanilla", a, **settings) for a in asked))
+        plain.append(
+            sum(timed(generate, target, None, "vanilla", a, **settings) for a in all_prompt_ids)
+        )
         texts += found
     return {name: over(values, plain) for name, values in seconds.items()}, texts
 

@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         found = run(options, Path(folder))
-    told = ("policy", "trials", "sampler", "processes", "seed")
+    recorded = ("policy", "trials", "sampler", "processes", "seed")
     result = {
         "benchmark": "sweep",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "versions": provenance.versions(),
         "git": provenance.git(),
         "trace_sha256": TraceFolder.open(options.trace).manifest.digest,
-        **{name: getattr(options, name) for name in told},
+        **{name: getattr(options, name) for name in recorded},
         **found,
     }
     if options.out is not None:

@@ -26,7 +26,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What there is to judge by."""
+    """What verdicts rest on."""
 
     live: Sequence[PromptRecord]
     replayed: Sequence[PromptRecord]  # of the same prompts
@@ -83,7 +83,7 @@ def _entry(family: Family, evidence: Evidence) -> dict[str, Any]:
         "num_trials": family.num_trials,
         "tuned": _arm(tuned, evidence),
         "published": None if published is None else _arm(published, evidence),
-        **_judge(family, evidence),
+        **_verdict(family, evidence),
         "headroom": _headroom(tuned, evidence),
         "tasks": {task: _task(family, evidence, task, len(own)) for task, own in tasks.items()},
     }
@@ -106,7 +106,7 @@ def _arm(policy: str, evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _judge(family: Family, evidence: Evidence) -> dict[str, Any]:
+def _verdict(family: Family, evidence: Evidence) -> dict[str, Any]:
     """Tuned over published: on the tune split and the test split in replay, and live."""
     if family.published is None:
         return {"gain": None, "verdict": ALONE, "is_sure": False}

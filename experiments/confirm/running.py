@@ -79,12 +79,12 @@ def confirm(settings: ConfirmSettings) -> ConfirmResult:
     """
     began = time.monotonic()
     ready = _prepare(settings)
-    replayed, told = _replayed(ready)
-    baselines = [family["baseline"] for family in told["oracle"]["families"].values()]
+    replayed, replay_results = _replayed(ready)
+    baselines = [family["baseline"] for family in replay_results["oracle"]["families"].values()]
     arms = list(dict.fromkeys([*ready.tuned.policies, *baselines]))
     left = None if settings.seconds is None else settings.seconds + began - time.monotonic()
     live, measured = _live(ready, arms, left)
-    found = _found(ready, live, replayed, told, measured)
+    found = _found(ready, live, replayed, replay_results, measured)
     with argument("--out", str(ready.folder.path), "a folder that can be written", OSError):
         files = [
             ready.folder.write("results.json", json.dumps(found, indent=1) + "\n"),
@@ -152,8 +152,8 @@ def test_prompts(trace: TraceFolder) -> list[Prompt]:
     """
     manifest = trace.manifest
     known = {prompt.id: prompt for prompt in read_prompts(manifest.prompts)}
-    asked = [known[prompt_id] for prompt_id in manifest.prompt_ids if prompt_id in known]
-    if digest(asked) != manifest.prompts_sha256:
+    chosen = [known[prompt_id] for prompt_id in manifest.prompt_ids if prompt_id in known]
+    if digest(chosen) != manifest.prompts_sha256:
         raise ValueError(f"its prompts, {manifest.prompts}, must be those that were recorded")
     absent = set(trace.missing)
     ids = {
@@ -164,7 +164,7 @@ def test_prompts(trace: TraceFolder) -> list[Prompt]:
     }
     if not ids:
         raise ValueError("it must hold prompts of the test split, got none")
-    return [prompt for prompt in asked if prompt.id in ids]
+    return [prompt for prompt in chosen if prompt.id in ids]
 
 
 def _replayed(ready: Confirmation) -> tuple[list[PromptRecord], dict[str, Any]]:
@@ -215,15 +215,15 @@ def _found(
     ready: Confirmation,
     live: list[PromptRecord],
     replayed: list[PromptRecord],
-    told: dict[str, Any],
+    replay_results: dict[str, Any],
     measured: dict[str, Any],
 ) -> dict[str, Any]:
     by_id = {record.id: record for record in replayed}
-    recovered = {arm["policy"]: arm["headroom_recovered"] for arm in told["arms"]}
+    recovered = {arm["policy"]: arm["headroom_recovered"] for arm in replay_results["arms"]}
     evidence = Evidence(
         live,
         [by_id[record.id] for record in live],
-        {**told["oracle"], "recovered": recovered},
+        {**replay_results["oracle"], "recovered": recovered},
         grouping(live),
     )
     entries = leaderboard(ready.tuned.families, evidence)
@@ -239,8 +239,8 @@ def _found(
         "best_fixed": references(evidence),
         "num_over_fitted": sum(entry["verdict"] == "over-fitted" for entry in entries),
         "num_divergences": sum(len(record.divergences) for record in live),
-        "num_missing": sum(told["num_missing"].values()),
-        "cost_about": told["config"]["cost_about"],
+        "num_missing": sum(replay_results["num_missing"].values()),
+        "cost_about": replay_results["config"]["cost_about"],
         "sweeps": [str(path) for path in ready.tuned.sweeps],
         "trace": str(ready.trace.path),
         "trace_sha256": ready.tuned.trace_sha256,

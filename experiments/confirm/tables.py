@@ -63,10 +63,10 @@ def share(value: float | None) -> str:
 
 
 def verdict(entry: dict[str, Any]) -> str:
-    """What is said of a family."""
-    told: str = entry["verdict"]
-    if told in (AS_PUBLISHED, ALONE) or entry["is_sure"]:
-        return told
-    if told == OVER_FITTED:
+    """The verdict on a family, as text."""
+    text: str = entry["verdict"]
+    if text in (AS_PUBLISHED, ALONE) or entry["is_sure"]:
+        return text
+    if text == OVER_FITTED:
         return "over-fitted, within noise"
     return "won, within noise"

@@ -23,7 +23,7 @@ from experiments.report.replayed_rounds import (
     FAMILIES,
     NothingToExploreError,
     ReplayedRounds,
-    play_again,
+    replay_rounds,
 )
 from experiments.report.rounds import Foresight, ShownRound
 from experiments.report.token_texts import TokenTexts, load_tokenizer
@@ -51,19 +51,19 @@ def explore(run: Finished, num_prompts: int) -> Explored:
     if num_prompts == 0:
         raise NothingToExploreError("no prompts were asked for")
     prompt_ids = [record.id for record in spread(run.records, num_prompts)]
-    played = play_again(run, prompt_ids)
-    told = TokenTexts(load_tokenizer(played.target))
-    return Explored(_data(run, played, told), prompt_ids, played.remarks)
+    played = replay_rounds(run, prompt_ids)
+    token_texts = TokenTexts(load_tokenizer(played.target))
+    return Explored(_data(run, played, token_texts), prompt_ids, played.remarks)
 
 
-def _data(run: Finished, played: ReplayedRounds, told: TokenTexts) -> dict[str, Any]:
+def _data(run: Finished, played: ReplayedRounds, token_texts: TokenTexts) -> dict[str, Any]:
     family_of = run.results["oracle"]["family_of"] if played.oracle else {}
     return {
         "policies": [{"name": name, "family": family_of.get(name)} for name in played.policies],
         "members": {name: FAMILIES[name]() for name in played.oracle},
-        "texts": [_text(text, told) for text in played.texts],
+        "texts": [_text(text, token_texts) for text in played.texts],
         "rounds": [
-            [[_round(one, told) for one in rounds] for rounds in by_text]
+            [[_round(one, token_texts) for one in rounds] for rounds in by_text]
             for by_text in played.policies.values()
         ],
         "oracle": {
@@ -71,11 +71,11 @@ def _data(run: Finished, played: ReplayedRounds, told: TokenTexts) -> dict[str, 
             for name, by_text in played.oracle.items()
         },
         # Last, when all that names a token has asked for it.
-        "tokens": list(zip(told.texts, told.token_ids, strict=True)),
+        "tokens": list(zip(token_texts.texts, token_texts.token_ids, strict=True)),
     }
 
 
-def _text(text: RecordedText, told: TokenTexts) -> dict[str, Any]:
+def _text(text: RecordedText, token_texts: TokenTexts) -> dict[str, Any]:
     kind = text.source or text.category
     turn = f", turn {text.turn + 1}" if text.turn > 0 else ""
     label = text.prompt_id if text.prompt_id.startswith(kind) else f"{kind}: {text.prompt_id}"
@@ -84,16 +84,16 @@ def _text(text: RecordedText, told: TokenTexts) -> dict[str, Any]:
     shares = text.top_log_probs[:, 0].exp().tolist()
     return {
         "label": label + turn,
-        "prompt": told.prompt(text.prompt_ids.tolist()),
-        "said": told.flow(token_ids),
-        "tokens": told.places(token_ids),
+        "prompt": token_texts.prompt(text.prompt_ids.tolist()),
+        "said": token_texts.flow(token_ids),
+        "tokens": token_texts.places(token_ids),
         "target": [
             round(share, 4) if known else None for share, known in zip(shares, is_top, strict=True)
         ],
     }
 
 
-def _round(one: ShownRound, told: TokenTexts) -> list[Any]:
+def _round(one: ShownRound, token_texts: TokenTexts) -> list[Any]:
     return [
         one.position,
         one.depth,
@@ -102,7 +102,7 @@ def _round(one: ShownRound, told: TokenTexts) -> list[Any]:
         one.num_accepted,
         one.num_emitted,
         None if one.seconds is None else [_milliseconds(part) for part in one.seconds],
-        told.places(one.token_ids),
+        token_texts.places(one.token_ids),
         one.parents,
         [round(1000 * share) for share in one.probabilities],
         one.fates,

@@ -1,4 +1,4 @@
-"""A replay's rounds on some of its prompts, played again from its trace and held against it."""
+"""A replay's rounds on some of its prompts, replayed from its trace and compared with it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ class ReplayedRounds:
     remarks: list[str]  # what could not be played, and why
 
 
-def play_again(run: Finished, prompt_ids: Sequence[str]) -> ReplayedRounds:
-    """Plays the rounds of some prompts again.
+def replay_rounds(run: Finished, prompt_ids: Sequence[str]) -> ReplayedRounds:
+    """Replays the rounds of some prompts.
 
     Raises:
         NothingToExploreError: none can be.
@@ -115,7 +115,7 @@ def _policies(
             seen = _trace_of_all(run, folder) if _remembers(policy) else trace
             rounds = _rounds(policy, seen, texts, cost)
         except (ValueError, LookupError, ImportError, OSError, InputError) as error:
-            remarks.append(f"{arm.policy} could not be played again: {reason(error)}")
+            remarks.append(f"{arm.policy} could not be replayed: {reason(error)}")
             continue
         if _is_as_recorded(run, arm.policy, texts, rounds):
             found[arm.policy] = rounds

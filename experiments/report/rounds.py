@@ -1,4 +1,4 @@
-"""The rounds that a replay ran on some texts, played again for their trees.
+"""The rounds that a replay ran on some texts, replayed for their trees.
 
 Shapes: N drafted nodes, Q positions of all texts.
 """

@@ -2,8 +2,8 @@
 
 Question: are its probabilities true, does it tell accepted tokens from others, are its lengths
 right; and what do policies that ask it make of that in tokens a second, its own time charged?
-Setting: prompts of a trace's test split unless told otherwise. The draft's own confidence stands
-beside the predictor's: what it does not beat was there for nothing.
+Setting: prompts of a trace's test split unless `--split` names another. The draft's own confidence
+stands beside the predictor's: what it does not beat was there for nothing.
 """
 
 import json
@@ -200,13 +200,13 @@ def _of_acceptance(found: AcceptancePredictions, tasks: Sequence[str]) -> dict[s
 
 
 def _of_lengths(lengths: LengthPredictions, tasks: Sequence[str]) -> dict[str, Any]:
-    told, true = lengths.predicted.numpy(), lengths.true.numpy()
+    predicted, true = lengths.predicted.numpy(), lengths.true.numpy()
     task = np.asarray(tasks)[lengths.examples.numpy()]
     return {
-        **errors(told, true),
-        "auc_at_least": {str(k): auc(told, true >= k) for k in AT_LEAST},
+        **errors(predicted, true),
+        "auc_at_least": {str(k): auc(predicted, true >= k) for k in AT_LEAST},
         "by_task": [
-            {"task": each, **errors(told[task == each], true[task == each])}
+            {"task": each, **errors(predicted[task == each], true[task == each])}
             for each in dict.fromkeys(tasks)
             if (task == each).any()
         ],
@@ -249,14 +249,14 @@ def auc(score: Values, label: Values) -> float | None:
     return float(roc_auc_score(label, score))
 
 
-def errors(told: Values, true: Values) -> dict[str, Any]:
+def errors(predicted: Values, true: Values) -> dict[str, Any]:
     """Of lengths; `constant_error` is that of the best constant, their median."""
-    varies = len(told) > 1 and told.std() > 0 and true.std() > 0
+    varies = len(predicted) > 1 and predicted.std() > 0 and true.std() > 0
     return {
-        "num": len(told),
+        "num": len(predicted),
         "true": float(true.mean()),
-        "told": float(told.mean()),
-        "error": float(np.abs(told - true).mean()),
+        "told": float(predicted.mean()),
+        "error": float(np.abs(predicted - true).mean()),
         "constant_error": float(np.abs(np.median(true) - true).mean()),
-        "correlation": float(np.corrcoef(told, true)[0, 1]) if varies else None,
+        "correlation": float(np.corrcoef(predicted, true)[0, 1]) if varies else None,
     }

@@ -176,7 +176,7 @@ class Job:
         self, folder: TraceFolder, todo: Sequence[int], seconds: float | None, *, is_shown: bool
     ) -> None:
         """Records the shards of `todo`, or those there is time for, with a bar on stderr."""
-        asked = {prompt.id: prompt for prompt in self.plan.prompts}
+        by_id = {prompt.id: prompt for prompt in self.plan.prompts}
         started, num_tokens = time.perf_counter(), 0
         columns = (
             TextColumn("prompts recorded"),
@@ -186,11 +186,11 @@ class Job:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=Console(stderr=True), disable=not is_shown) as progress:
-            task = progress.add_task("", total=len(asked), completed=folder.num_recorded, rate=0)
+            task = progress.add_task("", total=len(by_id), completed=folder.num_recorded, rate=0)
             for number in todo:
                 texts, begun = [], time.perf_counter()
                 for place, prompt_id in enumerate(self.manifest.shards[number].prompt_ids, 1):
-                    answers = self.recorder.record(asked[prompt_id])
+                    answers = self.recorder.record(by_id[prompt_id])
                     texts += answers
                     num_tokens += sum(len(text.token_ids) for text in answers)
                     rate = num_tokens / (time.perf_counter() - started)
@@ -221,12 +221,12 @@ def _work(fabric: Fabric, settings: TraceSettings) -> list[str]:
             todo = folder.missing
     except InputError as refused:
         error = str(refused)
-    told = gather(fabric, (error, todo))
-    if errors := _distinct([error for error, _ in told]):
+    gathered = gather(fabric, (error, todo))
+    if errors := _distinct([error for error, _ in gathered]):
         return errors
     # What is missing is dealt out anew at each start, so that all processes end at about the same
     # time after a resumption too.
-    share = told[0][1][fabric.global_rank :: fabric.world_size]
+    share = gathered[0][1][fabric.global_rank :: fabric.world_size]
     try:
         job.record(
             job.folder(settings.out), share, settings.seconds, is_shown=fabric.is_global_zero

@@ -241,7 +241,7 @@ def _own_text(
 ) -> list[Path]:
     """The target's answers; processes that were started together share the work."""
     _claim(settings)
-    conversations = [asked for asked in map(questions, records) if asked]
+    conversations = [turns for turns in map(questions, records) if turns]
     if not conversations:
         raise ValueError(
             f"data must hold prompts to answer: turns, messages or prompt; {settings.data} has none"

@@ -115,7 +115,7 @@ class TrainPredictorSettings:
             raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share}")
 
     def to_json(self) -> dict[str, Any]:
-        """What is asked for: not where to, nor how long it may take, nor whether it was begun."""
+        """What decides the result: not the folder, nor the time limit, nor whether it was begun."""
         found = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
         left_out = ("out", "resume", "max_seconds", "partial")
         return {name: found[name] for name in found if name not in left_out}
@@ -133,7 +133,7 @@ class StopInTime(L.Callback):
 
 
 def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
-    """Trains a predictor and saves it; a run that is finished is told again.
+    """Trains a predictor and saves it; of a run that is finished, the result is returned.
 
     Raises:
         ValueError: the trace cannot teach it, or `out` holds another run.
@@ -160,7 +160,7 @@ def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
     else:
         assert isinstance(predictor, FittedPredictor)
         predictor.fit(training.whole(), settings.seed)
-        found = _judge(predictor, validation)
+        found = _evaluate(predictor, validation)
     found |= {
         "num_prompts": [len({text.prompt_id for text in part}) for part in (texts, held)],
         "num_examples": [len(training), len(validation)],
@@ -337,8 +337,8 @@ def _trainer(settings: TrainPredictorSettings) -> tuple[L.Trainer, ModelCheckpoi
     return trainer, best
 
 
-def _judge(predictor: Predictor, validation: TraceExamples) -> dict[str, Any]:
-    """What a fitted predictor is worth on the prompts it was not fitted to."""
+def _evaluate(predictor: Predictor, validation: TraceExamples) -> dict[str, Any]:
+    """A fitted predictor on the prompts it was not fitted to."""
     metrics = predictor.metrics(validation.whole())
     return {f"val_{name}": round(float(value), 6) for name, value in metrics.items()}
 

@@ -13,7 +13,7 @@ from adaeagle.registry import get_policy
 from adaeagle.spec import Call
 from adaeagle.trace.proposer import NotRecordedError
 from experiments.sweep.scoring import Score, Scorer
-from experiments.sweep.studies import WORKER, queue_again, worker
+from experiments.sweep.studies import WORKER, requeue, worker
 from experiments.sweep.suggesting import InfeasibleError, SearchContext, Suggester, suggest_policy
 from experiments.sweep.template import kind_of
 
@@ -65,7 +65,7 @@ class Objective:
             return self._run(trial)
         except KeyboardInterrupt:
             study = trial.study
-            queue_again(study, study.get_trials(deepcopy=False)[trial.number])
+            requeue(study, study.get_trials(deepcopy=False)[trial.number])
             raise
 
     def _run(self, trial: optuna.Trial) -> float | tuple[float, float]:

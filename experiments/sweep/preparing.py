@@ -1,4 +1,4 @@
-"""A sweep from its settings to where it can begin: everything it was told, checked."""
+"""A sweep from its settings to where it can begin: every setting checked."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -129,14 +129,14 @@ def prepare(settings: SweepSettings) -> Sweep:
 
 
 def _folder(settings: SweepSettings, identity: dict[str, Any], source: TraceFolder) -> RunFolder:
-    told = {
+    config = {
         "study": settings.study,
         "storage": settings.storage,
         "trace": str(source.path),
         "target": source.manifest.target,
         "drafter": source.manifest.drafter,
     }
-    return open_folder("sweep", settings.out, {"config": told, "identity": identity})
+    return open_folder("sweep", settings.out, {"config": config, "identity": identity})
 
 
 def _check_options(settings: SweepSettings) -> None:

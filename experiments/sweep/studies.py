@@ -152,17 +152,17 @@ def finished(study: Study) -> list[FrozenTrial]:
 
 
 def free_lost_trials(study: Study) -> None:
-    """Gives up trials whose process is gone, and queues them again."""
+    """Gives up trials whose process is gone, and queues them once more."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if _is_lost(trial):
             try:
                 study.tell(trial.number, state=TrialState.FAIL)
             except (ValueError, optuna.exceptions.UpdateFinishedTrialError):
                 continue  # another process was faster, or it has ended after all
-            queue_again(study, trial)
+            requeue(study, trial)
 
 
-def queue_again(study: Study, trial: FrozenTrial) -> None:
+def requeue(study: Study, trial: FrozenTrial) -> None:
     """Puts the parameters of a trial that did not end at the end of the queue."""
     study.enqueue_trial(trial.system_attrs.get("fixed_params") or trial.params)
 

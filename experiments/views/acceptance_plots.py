@@ -82,8 +82,8 @@ def calibration(arms: Sequence[dict[str, Any]], names: Sequence[str]) -> Figure:
         counts.set_yscale("log")
         counts.set_ylim(0.7, 1.5 * most)  # one token is a bar too
         error = arm["calibration_error"]
-        told = "nothing tested" if error is None else f"mean distance {100 * error:.1f} %"
-        rates.set_title(f"{label(arm['policy'])}\n{told}", fontsize=9)
+        distance = "nothing tested" if error is None else f"mean distance {100 * error:.1f} %"
+        rates.set_title(f"{label(arm['policy'])}\n{distance}", fontsize=9)
         for axes in (rates, counts):
             axes.set_xlim(0, 100)
             axes.grid(color="0.9")

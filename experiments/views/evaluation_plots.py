@@ -18,18 +18,18 @@ FEW = 20
 
 def acceptance_figure(predictions: AcceptancePredictions, found: dict[str, Any]) -> Figure:
     """Reliability above how many tokens that is, the ROC curve, and acceptance by depth."""
-    told = found["acceptance"]
+    acceptance = found["acceptance"]
     figure = Figure(figsize=(11, 4.3), layout="constrained")
     grid = figure.add_gridspec(2, 3, height_ratios=(3, 1))
     reliability = figure.add_subplot(grid[0, 0])
     counts = figure.add_subplot(grid[1, 0], sharex=reliability)
-    _reliability(reliability, counts, told["bins"])
+    _reliability(reliability, counts, acceptance["bins"])
     reliability.set_title(
-        f"calibration: Brier {told['brier']:.3f}, ECE {told['ece']:.3f}", fontsize=10
+        f"calibration: Brier {acceptance['brier']:.3f}, ECE {acceptance['ece']:.3f}", fontsize=10
     )
-    _roc(figure.add_subplot(grid[:, 1]), predictions, told)
-    _by_depth(figure.add_subplot(grid[:, 2]), told["by_depth"])
-    figure.suptitle(f"Acceptance of {told['num']:,} drafted tokens", fontsize=11)
+    _roc(figure.add_subplot(grid[:, 1]), predictions, acceptance)
+    _by_depth(figure.add_subplot(grid[:, 2]), acceptance["by_depth"])
+    figure.suptitle(f"Acceptance of {acceptance['num']:,} drafted tokens", fontsize=11)
     return figure
 
 
@@ -58,13 +58,13 @@ def _reliability(axes: Axes, counts: Axes, bins: list[dict[str, Any]]) -> None:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
 
 
-def _roc(axes: Axes, predictions: AcceptancePredictions, told: dict[str, Any]) -> None:
+def _roc(axes: Axes, predictions: AcceptancePredictions, acceptance: dict[str, Any]) -> None:
     accepted = predictions.accepted.numpy()
-    own = told["draft_confidence"]
+    own = acceptance["draft_confidence"]
     axes.plot((0, 1), (0, 1), color="0.6", linestyle="--", linewidth=1)
     curves = (
         ("draft's own confidence", own["auc"], predictions.confidences, DRAFT),
-        ("predictor", told["auc"], predictions.probs, PREDICTOR),
+        ("predictor", acceptance["auc"], predictions.probs, PREDICTOR),
     )
     for name, area, scores, colour in curves:
         if area is None:  # all accepted, or none
@@ -91,7 +91,7 @@ def _by_depth(axes: Axes, rows: list[dict[str, Any]]) -> None:
         color=PREDICTOR,
         marker="o",
         markersize=4,
-        label="as told",
+        label="as predicted",
     )
     axes.set_ylim(0, 1.02)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -105,19 +105,19 @@ def _by_depth(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 def lengths_figure(lengths: LengthPredictions, found: dict[str, Any]) -> Figure:
     """Where predicted lengths lie beside true ones, and the true ones' mean at each prediction."""
-    told, true = lengths.predicted.numpy(), lengths.true.numpy()
-    longest = max(1, int(np.ceil(max(told.max(), true.max()))))
+    acceptance, true = lengths.predicted.numpy(), lengths.true.numpy()
+    longest = max(1, int(np.ceil(max(acceptance.max(), true.max()))))
     figure = Figure(figsize=(6.4, 5.2), layout="constrained")
     axes = figure.subplots()
     edges = np.arange(longest + 2) - 0.5
-    grid, _, _ = np.histogram2d(true, told, bins=(edges, edges))
+    grid, _, _ = np.histogram2d(true, acceptance, bins=(edges, edges))
     share = np.divide(grid, grid.sum(0), where=grid.sum(0) > 0, out=np.full_like(grid, np.nan))
     most = max(0.3, np.nanmax(share))
     image = axes.pcolormesh(edges, edges, share, cmap="Blues", vmin=0, vmax=most)
-    of_told = "share of the positions with this prediction"
-    figure.colorbar(image, label=of_told, format=PercentFormatter(1))
+    share_label = "share of the positions with this prediction"
+    figure.colorbar(image, label=share_label, format=PercentFormatter(1))
     axes.plot((0, longest), (0, longest), color="0.5", linestyle="--", linewidth=1)
-    places = np.round(told).astype(int)
+    places = np.round(acceptance).astype(int)
     often = [k for k in range(longest + 1) if (places == k).sum() >= FEW]
     axes.plot(
         often,

@@ -89,8 +89,8 @@ def read_chains(trace: Trace, k_max: int, num_confidences: int = 1) -> Chains:
             raise ValueError(f"k_max must be <= {depth - 1}, as was recorded, got {k_max}")
         run = node.clamp(min=0)
         token_ids = envelope.token_ids[run, 0]
-        said = token_ids == positions.expected(rows, depth)
-        is_accepted = is_accepted & is_known & said
+        is_right = token_ids == positions.expected(rows, depth)
+        is_accepted = is_accepted & is_known & is_right
         distribution = envelope.log_probs[run, :num_confidences]
         columns.append(
             (token_ids, distribution[:, 0], envelope.entropies[run], distribution, is_accepted)

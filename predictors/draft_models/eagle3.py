@@ -93,7 +93,7 @@ class Eagle3Training(HeadTraining):
     Args:
         head: the network that drafting uses, its draft vocabulary set.
         target: gives embedding, distributions and, where the batch has none, features.
-        max_steps: as all others that are not told here, see `HeadTraining`.
+        max_steps: as all others that are not described here, see `HeadTraining`.
         learning_rate: see there.
         weight_decay: see there.
         warmup_steps: see there.
@@ -171,7 +171,7 @@ class Eagle3Training(HeadTraining):
             last: [B, T, H] of the last layer.
         """
         roots = Roots.of(batch.is_answer)
-        said, distributions, is_known = self._labels(last[batch.is_answer])
+        target_token_ids, distributions, is_known = self._labels(last[batch.is_answer])
         label_of = (batch.is_answer.flatten().cumsum(0) - 1).view_as(batch.is_answer)  # [B, T]
         num_tokens = batch.token_ids.shape[1]
         loss = features.new_zeros(())
@@ -182,7 +182,7 @@ class Eagle3Training(HeadTraining):
             counts = (places < num_tokens) & batch.is_answer[read]
             labels = label_of[read][counts]
             logits = self.head.logits(states[counts])
-            agreements.append(self._agreement(logits, said[labels]))
+            agreements.append(self._agreement(logits, target_token_ids[labels]))
             known = is_known[labels]
             summed = F.cross_entropy(
                 logits[known].float(), distributions[labels[known]], reduction="sum"
@@ -198,18 +198,22 @@ class Eagle3Training(HeadTraining):
         of them [M].
         """
         logits = self.target.logits(last.to(self.target.dtype)).float()
-        said = logits.argmax(-1)
+        target_token_ids = logits.argmax(-1)
         vocab = self.head.vocab_map
         if vocab is None:
-            return said, logits.softmax(-1), torch.ones_like(said, dtype=torch.bool)
-        return said, logits[:, vocab].softmax(-1), self.head.t2d[said]
+            return (
+                target_token_ids,
+                logits.softmax(-1),
+                torch.ones_like(target_token_ids, dtype=torch.bool),
+            )
+        return target_token_ids, logits[:, vocab].softmax(-1), self.head.t2d[target_token_ids]
 
     @torch.no_grad()
-    def _agreement(self, logits: Tensor, said: Tensor) -> Tensor:
+    def _agreement(self, logits: Tensor, target_token_ids: Tensor) -> Tensor:
         vocab = self.head.vocab_map
         drafted = logits.argmax(-1)
         drafted = drafted if vocab is None else vocab[drafted]
-        return (drafted == said).float().sum() / max(1, len(said))
+        return (drafted == target_token_ids).float().sum() / max(1, len(target_token_ids))
 
     def likeliest(self, states: Tensor) -> Tensor:
         """The target's id of the token that states lead to: [..., H] → [...]."""

@@ -19,11 +19,11 @@ from experiments.benchmarks.learned_rules import (
     UNTUNED,
     Tuner,
     begin,
+    compared,
     lead,
     live,
     on_chain,
     on_trees,
-    told,
     tuned,
 )
 from experiments.runs import compare as comparison
@@ -58,7 +58,7 @@ def test_an_arm_is_held_against_the_fixed_draft_on_the_same_prompts() -> None:
         )
         for number, seconds in enumerate((1.0, 2.0, 3.0))
     ]
-    found = told(records, "ours", "fixed")
+    found = compared(records, "ours", "fixed")
     assert found["tokens_per_second"] == 15.0
     assert found["over_fixed"] == 2.0
     assert found["over_fixed_ci95"] == [2.0, 2.0]

@@ -22,7 +22,7 @@ from experiments.sweep.studies import (
     free_lost_trials,
     open_storage,
     open_study,
-    queue_again,
+    requeue,
     worker,
     worker_seed,
 )
@@ -145,7 +145,7 @@ def test_what_is_queued_again_has_the_same_parameters(storage: BaseStorage) -> N
     study = open_one(storage)
     study.optimize(objective, n_trials=3)
     drawn = study.get_trials()[2]
-    queue_again(study, drawn)
+    requeue(study, drawn)
     study.optimize(objective, n_trials=1)
     assert study.get_trials()[3].params == drawn.params
 
