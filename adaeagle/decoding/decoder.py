@@ -47,9 +47,9 @@ class Decoder:
         sampling: Sampling,
         sequences: Many[Sequence],
     ) -> None:
-        if policy.drafts and drafter is None:
-            raise ValueError(f"{type(policy).__name__} drafts: it needs a drafter, got None")
-        if policy.drafts and drafter is not None:
+        if policy.drafts:
+            if drafter is None:
+                raise ValueError(f"{type(policy).__name__} drafts: it needs a drafter, got None")
             check_drafter(policy, drafter)
         # A policy that never drafts pays for no drafter: neither for a session nor for features.
         self._drafter = drafter if policy.drafts else None

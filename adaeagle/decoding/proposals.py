@@ -4,7 +4,6 @@ Shapes: P texts side by side, W nodes, C children of each, V vocabulary of the d
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -109,8 +108,7 @@ class LiveProposer:
         if proposal.candidates is not None:
             self._has_candidates = True
             return level_of(proposal.candidates, rows, num_ranks, num_children)
-        level = self._from_logits(proposal, tree.num_levels, rows, num_ranks, num_children)
-        return replace(level, num_children=num_children)
+        return self._from_logits(proposal, tree.num_levels, rows, num_ranks, num_children)
 
     def _from_logits(
         self,
@@ -133,6 +131,7 @@ class LiveProposer:
                 rows,
                 self._mapped(ids),
                 log_probs.gather(-1, ids),
+                num_children=num_children,
                 entropies=entropy(log_probs) if self._policy.needs.entropy else None,
                 confidences=self._confidences(log_probs),
             )
@@ -148,6 +147,7 @@ class LiveProposer:
             rows,
             self._mapped(ids[..., :num_ranks]),
             chosen[..., :num_ranks],
+            num_children=num_children,
             entropies=entropies,
             confidences=self._confidences(chosen, is_sorted=True),
         )

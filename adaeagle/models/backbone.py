@@ -13,7 +13,7 @@ Shapes: T texts, R rows of a forward, D hidden size, S slots of the cache, H hea
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import torch
@@ -87,47 +87,38 @@ class Backbone(nn.Module):
         form = self.form
         if cache is None or not is_masked or form == "whole" or self._is_hooked():
             return self._run_whole(token_ids, position_ids, mask, cache, layers)
-        if form == "weights" and self._llama is not None and self._llama.are_untouched():
-            return self._run_weights(token_ids, position_ids, mask, cache, layers)
-        return self._run_layers(token_ids, position_ids, mask, cache, layers)
+        if form == "weights" and self._llama is not None and not self._llama.are_untouched():
+            form = "layers"
+        return self._run_parts(form, token_ids, position_ids, mask, cache, layers)
 
-    def _run_weights(
+    def _run_parts(
         self,
+        form: Form,
         token_ids: Tensor,
         position_ids: Tensor,
         mask: Tensor | None,
         cache: KVCache,
         layers: tuple[int, ...],
     ) -> Features:
-        assert self._llama is not None
+        """Embeddings, layers by their weights or one after another, and the norm."""
         hidden = self._whole.embed_tokens(token_ids)
         rotary = self._rotary(hidden, position_ids, cache.capacity)
-        hidden, states = self._llama(hidden, mask, cache, rotary, layers)
-        states[LAST] = self._whole.norm(hidden)
-        return self._gather(states, layers)
-
-    def _run_layers(
-        self,
-        token_ids: Tensor,
-        position_ids: Tensor,
-        mask: Tensor | None,
-        cache: KVCache,
-        layers: tuple[int, ...],
-    ) -> Features:
-        hidden = self._whole.embed_tokens(token_ids)
-        rotary = self._rotary(hidden, position_ids, cache.capacity)
-        states = {}
-        for number, layer in enumerate(self._whole.layers):
-            if number in layers:
-                states[number] = hidden
-            hidden = layer(
-                hidden,
-                attention_mask=mask,
-                position_ids=position_ids,
-                past_key_values=cache,
-                use_cache=True,
-                position_embeddings=rotary,
-            )
+        states: dict[int, Tensor] = {}
+        if form == "weights":
+            assert self._llama is not None
+            hidden, states = self._llama(hidden, mask, cache, rotary, layers)
+        else:
+            for number, layer in enumerate(self._whole.layers):
+                if number in layers:
+                    states[number] = hidden
+                hidden = layer(
+                    hidden,
+                    attention_mask=mask,
+                    position_ids=position_ids,
+                    past_key_values=cache,
+                    use_cache=True,
+                    position_embeddings=rotary,
+                )
         states[LAST] = self._whole.norm(hidden)
         return self._gather(states, layers)
 
@@ -187,9 +178,12 @@ class Backbone(nn.Module):
         except (AttributeError, LookupError, RuntimeError, TypeError) as error:
             log.debug("%s has other layers than Llama's: %s", type(self._whole).__name__, error)
         else:
-            if self._llama.are_untouched() and self._is_same(layers, self._run_weights):
+            if self._llama.are_untouched() and self._is_same(
+                layers, partial(self._run_parts, "weights")
+            ):
                 return "weights"
-        return "layers" if self._is_same(layers, self._run_layers) else "whole"
+        run_layers = partial(self._run_parts, "layers")
+        return "layers" if self._is_same(layers, run_layers) else "whole"
 
     def _is_same(self, layers: list[LayerShape], run: Callable[..., Features]) -> bool:
         """Whether `run` gives the same bits as the whole: of a step, and of a masked tree."""
