@@ -59,7 +59,7 @@ def audit(
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
-    """Hold the text of policies against plain decoding at temperature 0."""
+    """Compare the text of policies with plain decoding at temperature 0, token for token."""
     from experiments.commands.show import show
     from experiments.runs import audit as audits
     from experiments.runs.models import ModelOptions

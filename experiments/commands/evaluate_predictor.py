@@ -48,7 +48,7 @@ def evaluate_predictor(
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
-    """Judge a predictor on a trace: calibration, AUC, lengths, and what policies make of it."""
+    """Evaluate a predictor on a trace: calibration, AUC, lengths, and the policies that use it."""
     from experiments.commands.show import show
     from experiments.runs import evaluate_predictor as evaluation
     from experiments.views.evaluation_tables import acceptance_table, length_table

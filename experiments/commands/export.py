@@ -48,7 +48,7 @@ def export(
     drafter_kind: Annotated[
         str,
         typer.Option(
-            help="eagle, eagle3, model, or auto: from the sweep and the name.",
+            help="eagle, eagle3, lm, or auto: as the sweep has it, or by the name.",
             rich_help_panel=options.MODELS,
         ),
     ] = "auto",
@@ -60,7 +60,7 @@ def export(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say a policy in the words of vLLM or SGLang, or write it as a folder that loads anywhere."""
+    """Write a policy as options of vLLM or SGLang, or as a folder that loads anywhere."""
     from experiments.commands.show import show
     from experiments.runs import export as exporting
 

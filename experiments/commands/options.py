@@ -53,7 +53,8 @@ def training_option(
 Target = Annotated[
     str,
     typer.Option(
-        help="Target model: mini (bundled), a folder, or a Hugging Face id.",
+        help="Target model: mini (bundled), smollm2 (see `adaeagle fetch`), a folder, a .gguf "
+        "file, or a Hugging Face id.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -62,7 +63,7 @@ Drafter = Annotated[
     typer.Option(
         help="A drafter such as ngram(n_max=3), see adaeagle drafters; or the name of a draft "
         "model: mini (bundled EAGLE head), mini-lm (bundled LM), a folder or a Hugging Face id. "
-        "Default: mini where the target is mini.",
+        "Default: the head bundled with the target.",
         metavar="SPEC",
         rich_help_panel=MODELS,
     ),

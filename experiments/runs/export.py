@@ -26,8 +26,8 @@ from policies.eagle2 import Eagle2
 from policies.static_tree import StaticTree
 from policies.vanilla import Vanilla
 
-VLLM_METHODS = {"eagle": "eagle", "eagle3": "eagle3", "model": "draft_model"}
-SGLANG_ALGORITHMS = {"eagle": "EAGLE", "eagle3": "EAGLE3", "model": "STANDALONE"}
+VLLM_METHODS = {"eagle": "eagle", "eagle3": "eagle3", "lm": "draft_model"}
+SGLANG_ALGORITHMS = {"eagle": "EAGLE", "eagle3": "EAGLE3", "lm": "STANDALONE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +57,12 @@ class Models:
 
     target: str
     drafter: str
-    kind: str  # eagle, eagle3 or model
+    kind: str  # eagle, eagle3 or lm
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """A policy in the words of another engine."""
+    """A policy as options of another engine."""
 
     to: str
     policy: str  # its spec
@@ -179,9 +179,10 @@ def _models(settings: ExportSettings, found: dict[str, Any]) -> Models:
             raise InputError(f"{option} must name the model that {settings.to} is to load")
     kind = settings.drafter_kind
     if kind == "auto":
-        is_model = swept.get("drafter_kind") in ("model", "lm") and settings.drafter is None
-        is_eagle3 = "eagle3" in drafter.lower().replace("-", "")
-        kind = "model" if is_model else "eagle3" if is_eagle3 else "eagle"
+        is_named_eagle3 = "eagle3" in drafter.lower().replace("-", "")
+        kind = "eagle3" if is_named_eagle3 else "eagle"
+        if settings.drafter is None:  # a look-up of the sweep's is refused below
+            kind = swept.get("drafter_kind") or kind
     if kind not in VLLM_METHODS:
         known = ", ".join(VLLM_METHODS)
         raise InputError(f"--drafter-kind must be auto or one of {known}, got {kind!r}")

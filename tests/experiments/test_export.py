@@ -77,7 +77,7 @@ def test_a_beam_of_one_is_a_chain_of_as_many_tokens_as_are_verified() -> None:
         (("--drafter", "yuhuili/EAGLE3-LLaMA3.1"), "eagle3", "EAGLE3"),
         (("--drafter", "someone/eagle-3-head"), "eagle3", "EAGLE3"),
         (("--drafter", "yuhuili/EAGLE-LLaMA3"), "eagle", "EAGLE"),
-        (("--drafter", "Qwen/Qwen3-0.6B", "--drafter-kind", "model"), "draft_model", "STANDALONE"),
+        (("--drafter", "Qwen/Qwen3-0.6B", "--drafter-kind", "lm"), "draft_model", "STANDALONE"),
         (("--drafter", "runs/head", "--drafter-kind", "eagle3"), "eagle3", "EAGLE3"),
     ],
 )
@@ -94,7 +94,7 @@ def test_kinds_of_drafters(
 def best(tmp_path: Path) -> Path:
     """What a sweep leaves behind, as far as it is read."""
     path = tmp_path / "best.json"
-    models = {"target": "org/target", "drafter": "org/small", "drafter_kind": "model"}
+    models = {"target": "org/target", "drafter": "org/small", "drafter_kind": "lm"}
     path.write_text(json.dumps({"policy": "chain(length=6)", "models": models}))
     return path
 
@@ -106,6 +106,15 @@ def test_the_winner_of_a_sweep(run: Any, best: Path) -> None:
     assert found["policy"] == "chain(length=6)"
     other = exported(run, str(best), "vllm", "--drafter", "org/eagle3")
     assert other["config"]["method"] == "eagle3"
+
+
+def test_a_look_up_is_no_head(run: Any, best: Path) -> None:
+    """The drafter of the sweep decides: tokens that are looked up are no EAGLE head's."""
+    models = {"target": "org/target", "drafter": "ngram", "drafter_kind": "ngram"}
+    best.write_text(json.dumps({"policy": "chain(length=6)", "models": models}))
+    refused = run("export", "--policy", best, "--to", "vllm")
+    assert refused.code == 2
+    assert "--drafter-kind must be auto or one of eagle, eagle3, lm, got 'ngram'" in refused.stderr
 
 
 def test_files(run: Any, best: Path, tmp_path: Path) -> None:
