@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # One thread a test process: two processes of two threads each on two cores are slower by far.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint paper install clean
 
 demo: install
 	$(BIN)/adaeagle demo
@@ -18,6 +18,13 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python tests/words.py
+
+# The six tasks of the EAGLE papers on SmolLM2, hours long and resumed by the same command. PROMPTS is
+# the folder eagle/data of https://github.com/SafeAILab/EAGLE.
+paper: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,gguf]"
+	$(BIN)/adaeagle fetch smollm2
+	$(BIN)/python -m experiments.smollm2.paper --prompts "$(PROMPTS)" --out runs/paper
 
 install: $(VENV)/.installed
 

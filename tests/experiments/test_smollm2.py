@@ -11,7 +11,9 @@ from transformers import PreTrainedModel
 
 import adaeagle
 from adaeagle import EagleDrafter, Target
-from experiments.smollm2 import own_text
+from adaeagle.data.prompts import read_prompts
+from adaeagle.data.splits import split_of
+from experiments.smollm2 import own_text, paper
 from experiments.smollm2.generate import answer
 from experiments.smollm2.prompts import SHARES, prompts
 from experiments.smollm2.stages import Scale, SmolLM2
@@ -110,3 +112,23 @@ def test_from_text_to_a_bundle_that_loads(
     drafter = EagleDrafter.from_pretrained(str(tmp_path / "bundle" / "eagle_head"), target)
     assert drafter.vocab_map is not None
     assert {7, 8, 9, 1} <= set(drafter.vocab_map.tolist())
+
+
+@pytest.mark.parametrize("name", ["{task}/question.jsonl", "eagle_{task}.jsonl"])
+def test_tasks_give_as_many_prompts_each_and_both_halves_have_all_tasks(
+    name: str, tmp_path: Path
+) -> None:
+    for task in paper.TASKS:
+        path = tmp_path / name.format(task=task)
+        path.parent.mkdir(exist_ok=True)
+        lines = ({"id": str(n), "turns": [f"{task} {n}", "and then?"]} for n in range(9))
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    prompts = paper.chosen_prompts(tmp_path, 4)
+    assert [prompt.category for prompt in prompts] == [t for t in paper.TASKS for _ in range(4)]
+    assert prompts == paper.chosen_prompts(tmp_path, 4)
+    assert all(len(prompt.turns) == 1 for prompt in prompts)
+    assert len({prompt.id for prompt in prompts}) == len(prompts)
+    split = split_of(prompts)
+    halves = {(prompt.category, split[prompt.id]) for prompt in prompts}
+    assert halves == {(task, half) for task in paper.TASKS for half in ("tune", "test")}
+    assert read_prompts(paper.write_prompts(prompts, tmp_path / "chosen.jsonl")) == prompts
