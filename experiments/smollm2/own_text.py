@@ -1,8 +1,7 @@
 """SmolLM2's own text as it is committed, and as `train_head` reads it.
 
 A line of the compressed JSON Lines: `id` of the prompt in its source, `prompt_ids` as the chat
-template writes them, `answer_ids` of temperature 0 up to 160 tokens, with the end token where the
-model said it.
+template writes them, `answer_ids` of temperature 0, with the end token where the model said it.
 """
 
 import gzip

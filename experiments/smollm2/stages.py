@@ -22,7 +22,8 @@ from experiments.smollm2.prompts import prompts
 log = logging.getLogger(__name__)
 
 POLICIES = ("chain(length=5)", "eagle2(depth=6, width=10, nodes=59)")
-MAX_PROMPT_TOKENS = 310
+MAX_PROMPT_TOKENS = 560
+MAX_ANSWER_TOKENS = 224
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class Scale:
     learning_rate: float = 1.5e-3
     unroll: int = 2
     draft_vocab_size: int = 8192
-    window: int = 384
+    window: int = 768
     precision: str = "bf16-mixed"
     prompts_a_task: int = 5
     max_new_tokens: int = 96
@@ -104,6 +105,7 @@ class SmolLM2:
             prompts(target, self.data, answered, MAX_PROMPT_TOKENS),
             self.more_text,
             max_prompt_tokens=MAX_PROMPT_TOKENS,
+            max_new_tokens=MAX_ANSWER_TOKENS,
             seconds=self.scale.generation_seconds,
         )
         spent.write_text(json.dumps({"answer_tokens": num_tokens}), encoding="utf-8")
@@ -125,7 +127,7 @@ class SmolLM2:
                 draft_vocab_size=self.scale.draft_vocab_size,
                 unroll=self.scale.unroll,
                 token_weight=1.0,
-                max_new_tokens=160,
+                max_new_tokens=MAX_ANSWER_TOKENS,
                 store_features=True,
                 checkpoint_every=min(300, self.scale.head_steps),
                 precision=self.scale.precision,
