@@ -19,8 +19,12 @@ DRAFTERS = "adaeagle.drafters"
 
 
 def names(group: str = POLICIES) -> list[str]:
-    """Every registered name of a group, sorted."""
-    return sorted(_entries(group))
+    """What is registered in a group, sorted; of several names of one thing its module's."""
+    own: dict[str, str] = {}
+    for name, entry in sorted(_entries(group).items()):
+        if entry.value not in own or entry.module.endswith(f".{name}"):
+            own[entry.value] = name
+    return sorted(own.values())
 
 
 @cache

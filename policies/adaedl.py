@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Needs, Outcome, StopRule
+from adaeagle.ranges import above, at_least
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
@@ -68,10 +69,8 @@ class AdaEDL(StopRule):
         for name, value in shares.items():
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {value}")
-        if not gamma > 0:
-            raise ValueError(f"gamma must be > 0, got {gamma}")
-        if not step >= 0:
-            raise ValueError(f"step must be >= 0, got {step}")
+        above(0, gamma=gamma)
+        at_least(0, step=step)
         self.first_threshold = threshold
         self.gamma = gamma
         self.target = target

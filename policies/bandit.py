@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.policy import Budget, Composite, Context, Outcome, Policy, StopRule
+from adaeagle.ranges import at_least
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.chain import Chain
@@ -56,8 +57,7 @@ class _Bandit(Composite, Policy):
         for arm in arms:
             if not isinstance(arm, Policy | StopRule):
                 raise ValueError(f"arms must be policies such as chain(), got {arm!r}")
-        if not exploration >= 0:
-            raise ValueError(f"exploration must be >= 0, got {exploration}")
+        at_least(0, exploration=exploration)
         self.arms = tuple(Chain(stop=arm) if isinstance(arm, StopRule) else arm for arm in arms)
         super().__init__(*self.arms)
         self.learns = True
@@ -279,8 +279,7 @@ class Thompson(_Bandit):
         cost: str | Path | CostModel | None = None,
         seed: int = 0,
     ) -> None:
-        if seed < 0:
-            raise ValueError(f"seed must be >= 0, got {seed}")
+        at_least(0, seed=seed)
         self.seed = seed
         super().__init__(arms, exploration, across_texts, cost)
 

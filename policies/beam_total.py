@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Needs, StopRule
+from adaeagle.ranges import at_least
 from adaeagle.search_space import Categorical, Float, SearchSpace
 from adaeagle.tree import DraftTree
 
@@ -47,8 +48,7 @@ class BeamTotal(StopRule):
             raise ValueError(f"log_threshold must be <= 0, got {log_threshold}")
         if depths is not None and (not depths or min(depths) < 1):
             raise ValueError(f"depths must be None or draft forwards >= 1, got {list(depths)}")
-        if width < 1:
-            raise ValueError(f"width must be >= 1, got {width}")
+        at_least(1, width=width)
         self.log_threshold = log_threshold
         self.depths = None if depths is None else frozenset(depths)
         self.width = width

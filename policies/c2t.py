@@ -17,6 +17,7 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Budget, Context, StopRule
+from adaeagle.ranges import at_least, in_unit
 from adaeagle.search_space import Float, Int, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.path_scores import PathScores
@@ -53,11 +54,8 @@ class C2T(Shape):
         threshold: float = 0.0,
         stop: StopRule | None = None,
     ) -> None:
-        for name, value in (("depth", depth), ("width", width), ("nodes", nodes)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not 0 <= threshold < 1:
-            raise ValueError(f"threshold must be in [0, 1), got {threshold}")
+        at_least(1, depth=depth, width=width, nodes=nodes)
+        in_unit(threshold=threshold, with_one=False)
         super().__init__(stop)
         self.predictor = load_as(C2TPredictor, predictor)
         self.needs = self.needs | self.predictor.needs

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, ProposalMode, StopRule
+from adaeagle.ranges import at_least
 from adaeagle.search_space import Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree
 from policies.support.shape import Shape
@@ -30,8 +31,7 @@ class Chain(Shape):
     def __init__(
         self, length: int = 12, stop: StopRule | None = None, proposal: ProposalMode = "draw"
     ) -> None:
-        if length < 1:
-            raise ValueError(f"length must be >= 1, got {length}")
+        at_least(1, length=length)
         if proposal not in ("draw", "top_k"):
             raise ValueError(f"proposal must be 'draw' or 'top_k', got {proposal!r}")
         super().__init__(stop)

@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from adaeagle.policy import Needs, StopRule
+from adaeagle.ranges import in_unit
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 
@@ -29,8 +30,7 @@ class Confidence(StopRule):
     search_space: ClassVar[SearchSpace] = {"threshold": Float(0.01, 0.99)}
 
     def __init__(self, threshold: float = 0.4) -> None:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        in_unit(threshold=threshold)
         self.threshold = threshold
         log_threshold = math.log(threshold) if threshold > 0 else -math.inf
         self._log_threshold = float(np.float32(log_threshold))  # as log-probabilities are rounded

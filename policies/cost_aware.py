@@ -31,6 +31,7 @@ from torch import Tensor
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, Needs, StopRule
+from adaeagle.ranges import above
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.round_costs import BUCKET, RoundCosts
@@ -61,8 +62,7 @@ class CostAware(StopRule):
     ) -> None:
         if rate is not None and not rate > 0:
             raise ValueError(f"rate must be > 0, got {rate}")
-        if not patience > 0:
-            raise ValueError(f"patience must be > 0, got {patience}")
+        above(0, patience=patience)
         self.predictor = load_as(HazardPredictor, predictor)
         self.cost = cost if isinstance(cost, CostModel) else CostModel.load(cost)
         self.patience = patience

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, StopRule
+from adaeagle.ranges import at_least
 from adaeagle.search_space import Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.shape import Shape
@@ -44,9 +45,7 @@ class Eagle2(Shape):
     def __init__(
         self, depth: int = 6, width: int = 10, nodes: int = 59, stop: StopRule | None = None
     ) -> None:
-        for name, value in (("depth", depth), ("width", width), ("nodes", nodes)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+        at_least(1, depth=depth, width=width, nodes=nodes)
         super().__init__(stop)
         self.shares_prefix = stop is None
         self.depth = depth

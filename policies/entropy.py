@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from adaeagle.policy import Needs, StopRule
+from adaeagle.ranges import above, at_least
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 
@@ -32,10 +33,8 @@ class Entropy(StopRule):
     search_space: ClassVar[SearchSpace] = {"threshold": Float(0.05, 1.0)}  # `scale` only scales it
 
     def __init__(self, threshold: float = 0.3, scale: float = 0.15) -> None:
-        if not threshold >= 0:
-            raise ValueError(f"threshold must be >= 0, got {threshold}")
-        if not scale > 0:
-            raise ValueError(f"scale must be > 0, got {scale}")
+        at_least(0, threshold=threshold)
+        above(0, scale=scale)
         self.threshold = threshold
         self.scale = scale
 

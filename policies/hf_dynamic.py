@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Needs, Outcome, StopRule
+from adaeagle.ranges import in_unit
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
@@ -44,8 +45,7 @@ class HFDynamic(StopRule):
     search_space: ClassVar[SearchSpace] = {"threshold": Float(0.05, 0.95)}  # where it begins
 
     def __init__(self, threshold: float = 0.4, across_texts: bool = False) -> None:
-        if not 0 <= threshold <= 1:
-            raise ValueError(f"threshold must be in [0, 1], got {threshold}")
+        in_unit(threshold=threshold)
         self.first_threshold = threshold
         self.across_texts = across_texts
         self._begin()

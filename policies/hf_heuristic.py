@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Outcome, StopRule
+from adaeagle.ranges import at_least
 from adaeagle.search_space import Int, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.row_state import for_rows
@@ -37,8 +38,7 @@ class HFHeuristic(StopRule):
     search_space: ClassVar[SearchSpace] = {"start": Int(1, 12)}
 
     def __init__(self, start: int = 5, across_texts: bool = False) -> None:
-        if start < 1:
-            raise ValueError(f"start must be >= 1, got {start}")
+        at_least(1, start=start)
         self.start = start
         self.across_texts = across_texts
         self.num_tokens = torch.tensor([start])  # [1], or [P] once a round was seen

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Needs, StopRule
+from adaeagle.ranges import at_least
 from adaeagle.search_space import Float, Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.shape import Shape
@@ -56,11 +57,8 @@ class OptTree(Shape):
         width: int = 10,
         stop: StopRule | None = None,
     ) -> None:
-        for name, value in (("nodes", nodes), ("depth", depth), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not threshold >= 0:
-            raise ValueError(f"threshold must be >= 0, got {threshold}")
+        at_least(1, nodes=nodes, depth=depth, width=width)
+        at_least(0, threshold=threshold)
         super().__init__(stop)
         self.nodes = nodes
         self.threshold = threshold

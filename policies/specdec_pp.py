@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from adaeagle.identity import Identify
 from adaeagle.policy import Context, StopRule
+from adaeagle.ranges import in_unit
 from adaeagle.search_space import Float, SearchSpace
 from adaeagle.tree import DraftTree
 from policies.support.path_scores import PathScores
@@ -41,8 +42,7 @@ class SpecDecPP(StopRule):
         predictor: str | Path | AcceptancePredictor = "mini/specdec_pp",
         max_risk: float = 0.3,
     ) -> None:
-        if not 0 <= max_risk <= 1:
-            raise ValueError(f"max_risk must be in [0, 1], got {max_risk}")
+        in_unit(max_risk=max_risk)
         self.predictor = load_as(AcceptancePredictor, predictor)  # type: ignore[type-abstract]
         self.needs = self.predictor.needs
         self.max_risk = max_risk

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Budget, Context, Needs, StopRule
+from adaeagle.ranges import at_least, in_unit
 from adaeagle.search_space import Float, Int, SearchSpace, StopRuleChoice
 from adaeagle.tree import DraftTree, likeliest
 from policies.support.shape import Shape
@@ -54,11 +55,8 @@ class Talon(Shape):
         width: int = 10,
         stop: StopRule | None = None,
     ) -> None:
-        for name, value in (("nodes", nodes), ("depth", depth), ("width", width)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not 0 <= mu <= 1:
-            raise ValueError(f"mu must be in [0, 1], got {mu}")
+        at_least(1, nodes=nodes, depth=depth, width=width)
+        in_unit(mu=mu)
         super().__init__(stop)
         self.nodes = nodes
         self.mu = mu

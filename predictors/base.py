@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import safetensors.torch
 import torch
@@ -32,6 +32,8 @@ from predictors.token_table import TokenTable
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+Kind = TypeVar("Kind", bound="Predictor")
 
 Batch = Mapping[str, Tensor]
 """Some examples: their columns, and of the position each belongs to `features` [B, D],
@@ -91,11 +93,18 @@ class Predictions:
     lengths: LengthPredictions | None = None
 
 
+@dataclass_transform(eq_default=False)
+def setting_fields(cls: type[Kind]) -> type[Kind]:
+    """Makes the annotated attributes of a predictor's class its constructor's keywords."""
+    return dataclass(eq=False, repr=False)(cls)
+
+
 class Predictor(nn.Module, ABC):
     """Tells, before or while a round drafts, how much of a draft will be accepted.
 
     Constructor keywords are plain values, kept as attributes of the same names: they are saved as
-    the predictor's settings. A subclass is a `TrainedPredictor` or a `FittedPredictor`.
+    the predictor's settings. A subclass is a `TrainedPredictor` or a `FittedPredictor`; ours are
+    dataclasses (`@setting_fields`) whose fields are the settings.
     """
 
     kind: ClassVar[str]
@@ -111,6 +120,18 @@ class Predictor(nn.Module, ABC):
 
     metadata: Metadata
     _device = torch.device("cpu")
+
+    def __post_init__(self) -> None:
+        """After a dataclass has set its fields: a module needs more than them."""
+        nn.Module.__init__(self)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Refuses settings out of their range.
+
+        Raises:
+            ValueError: which, and what it must be.
+        """
 
     def prepare(self, metadata: Metadata, embedding: Tensor | None = None) -> None:
         """Makes the layers.
@@ -278,10 +299,7 @@ def _folder(source: str | Path) -> Path:
     return bundled_folder(model, f"predictors/{part}") or Path(source)
 
 
-AnyPredictor = TypeVar("AnyPredictor", bound=Predictor)
-
-
-def load_as(kind: type[AnyPredictor], source: "str | Path | Predictor") -> AnyPredictor:
+def load_as(kind: type[Kind], source: "str | Path | Predictor") -> Kind:
     """A predictor of a certain kind, loaded where it is given by name.
 
     Raises:

@@ -171,6 +171,9 @@ def test_a_predictor_of_another_package_is_trained_by_name(tmp_path: Path) -> No
     wanted = ("--kind", "margin(hidden_size=4)", "--max-steps", "2", "--accelerator", "cpu")
     said = run(folder, "-m", "experiments.cli", "train-predictor", *trained, *wanted)
     assert json.loads(said)["kind"] == "margin"
+    found = run(folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+    assert re.search(r"\d\d passed", found)
+    assert "failed" not in found
     code = f"""
 import adaeagle
 rule = adaeagle.get_policy("disco(predictor='{tmp_path / "it"}')").stop

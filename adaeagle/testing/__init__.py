@@ -12,7 +12,11 @@ pytest.register_assert_rewrite(
     "adaeagle.testing.contracts", "adaeagle.testing.checked", "adaeagle.testing.drafter_contract"
 )
 
-from adaeagle.testing.contracts import PolicyContract, StopRuleContract  # noqa: E402
+from adaeagle.testing.contracts import (  # noqa: E402
+    PolicyContract,
+    StopRuleContract,
+    tiny_pair,
+)
 from adaeagle.testing.drafter_contract import DrafterContract  # noqa: E402
 
-__all__ = ["DrafterContract", "PolicyContract", "StopRuleContract"]
+__all__ = ["DrafterContract", "PolicyContract", "StopRuleContract", "tiny_pair"]

@@ -29,7 +29,9 @@ LENGTH = 24
 class PolicyContract:
     """Tests of one policy. Subclass it and give the fixture `policy`.
 
-    A policy that holds a network of its own may need another `vocab_size` or `feature_size`.
+    A policy that holds a network of its own may need another `vocab_size` or `feature_size`. One
+    that holds a trained predictor gets one that is made for `tiny_pair`, the models of these tests:
+    for others it would refuse them. `docs/write-a-predictor.md` has the few lines.
     """
 
     vocab_size = 32

@@ -178,4 +178,5 @@ Strategy = Annotated[
     str, training_option("Strategy for several devices: auto, ddp, fsdp, ...", DEVICES)
 ]
 Precision = Annotated[str, training_option("Precision: 32-true, bf16-mixed, ...", DEVICES)]
+Logger = Annotated[str, training_option("csv, or tensorboard for that beside it.", RUN)]
 Resume = Annotated[bool, training_option("Continue from the last checkpoint in the folder.")]

@@ -10,7 +10,8 @@ EXAMPLE = """Example:
 
 adaeagle train-head --data prompts.jsonl --kind eagle --max-steps 2000 --out runs/head
 
-The trained model is in runs/head/final; the same command resumes there what was interrupted."""
+The trained model is in runs/head/final. The same command resumes there what was interrupted;
+with more --max-steps it goes on with what was finished."""
 
 
 def train_head(
@@ -24,7 +25,9 @@ def train_head(
     target: options.Target = "mini",
     kind: Annotated[
         str,
-        training_option("eagle, eagle3, or lm: a small language model of the target's vocabulary."),
+        training_option(
+            "eagle, eagle3, medusa, or lm: a small language model of the target's vocabulary."
+        ),
     ] = "eagle",
     max_steps: Annotated[int, training_option("Number of optimiser steps.", least=1)] = 100_000,
     batch_size: Annotated[int, training_option("Texts per process and step.", least=1)] = 4,
@@ -50,12 +53,18 @@ def train_head(
     unroll: Annotated[
         int | None,
         training_option(
-            "Steps of a draft that a head is trained on; default: the paper's.", least=1
+            "Steps of a draft that a head is trained on, for medusa the number of heads. "
+            "Default: 1, 7 and 3 for eagle, eagle3 and medusa.",
+            least=1,
         ),
     ] = None,
     token_weight: Annotated[
         float, training_option("Weight of the cross-entropy beside an EAGLE head's feature loss.")
     ] = 0.1,
+    own_output: Annotated[
+        bool,
+        training_option("Give each of Medusa's heads an output layer, in place of the target's."),
+    ] = False,
     max_new_tokens: options.MaxNewTokens = 256,
     max_turns: Annotated[
         int, training_option("Most turns answered in a conversation.", least=1)
@@ -77,6 +86,7 @@ def train_head(
         int, training_option("Steps between checkpoints and validations.", least=1)
     ] = 1000,
     resume: options.Resume = True,
+    logger: options.Logger = "csv",
     dtype: options.Dtype = None,
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = "auto",

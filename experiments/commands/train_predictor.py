@@ -13,7 +13,8 @@ EXAMPLE = """Example:
 adaeagle train-predictor --trace runs/trace --kind "ldlp(labels='dp')" --out runs/ldlp
 
 The folder is the predictor: adaeagle replay runs/trace --policies "ldlp(predictor='runs/ldlp')".
-The same command resumes there what was interrupted."""
+The same command resumes there what was interrupted; with more --max-steps it goes on with what
+was finished."""
 
 
 def train_predictor(
@@ -71,6 +72,7 @@ def train_predictor(
     ] = 100,
     seed: options.Seed = 0,
     resume: options.Resume = True,
+    logger: options.Logger = "csv",
     accelerator: options.Accelerator = "auto",
     devices: options.Devices = "auto",
     num_nodes: options.NumNodes = 1,

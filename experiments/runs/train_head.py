@@ -1,99 +1,112 @@
 """Trains a draft model for any target: `adaeagle train-head`.
 
 Three stages in one folder, each resumed where it was killed: the target answers the prompts
-(`own_text/`), its features are stored where asked (`features/`), the draft model is trained.
+(`own_text/`), its features are stored where asked (`features/`), the draft model is trained and
+saved (`final/`).
 """
 
-import json
-import os
+import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import Dataset
 
-from adaeagle import EagleDrafter, Target
+from adaeagle import Target
 from adaeagle.drafters.eagle3_head import Eagle3Head
 from adaeagle.drafters.eagle_head import EagleHead
-from adaeagle.models.backbone import LAST
+from adaeagle.ranges import at_least
 from experiments.errors import argument
 from experiments.runs.models import load_target, silence
-from experiments.runs.training import check_out, run_lightning
+from experiments.runs.training import (
+    TrainingFolder,
+    TrainingSettings,
+    check_out,
+    fit,
+    run_lightning,
+    settings_blamed,
+    sha256_of,
+)
 from predictors.data.features import collect_features, feature_file
-from predictors.data.step_batches import StepData
 from predictors.draft_models.causal_lm import CausalLMTraining
 from predictors.draft_models.conversations import questions, read_records
-from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, eagle_data
-from predictors.draft_models.eagle import EagleTraining, begin_as_sum, default_head_config
-from predictors.draft_models.eagle3 import (
-    Eagle3Training,
-    begin_as_target,
-    default_head3_config,
+from predictors.draft_models.data import (
+    EagleBatch,
+    SelfGeneratedDataset,
+    eagle_data,
     frequent_tokens,
-    training_layers,
 )
+from predictors.draft_models.eagle import EagleTraining, begin_as_sum, default_head_config
+from predictors.draft_models.eagle3 import Eagle3Training, begin_as_target, default_head3_config
 from predictors.draft_models.lm import draft_lm, lm_data, write_lm_streams
-from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
-from predictors.training.callbacks import SkipNonFiniteSteps
+from predictors.draft_models.medusa import MedusaTraining, default_heads
+from predictors.draft_models.self_generation import (
+    SelfGenerationSettings,
+    collect_self_generated,
+    text_identity,
+)
+from predictors.draft_models.training import HeadTraining
+from predictors.training.optimised import Optimisation
 
-Kind = Literal["eagle", "eagle3", "lm"]
-KINDS = ("eagle", "eagle3", "lm")
+log = logging.getLogger(__name__)
+
+Kind = Literal["eagle", "eagle3", "medusa", "lm"]
+HEADS: dict[str, type[HeadTraining]] = {
+    "eagle": EagleTraining,
+    "eagle3": Eagle3Training,
+    "medusa": MedusaTraining,
+}
+KINDS = (*HEADS, "lm")
+RATES = {"eagle": 3e-5, "eagle3": 5e-5, "medusa": 1e-3, "lm": 3e-3}
+"""Learning rates of the papers, at their highest."""
 
 
 @dataclass(frozen=True, slots=True)
-class TrainHeadSettings:
-    """What to train, on what, and how.
+class TrainHeadSettings(TrainingSettings):
+    """What to train, on what, and how; what is not told here is told by `TrainingSettings`.
 
     Args:
         target: bundled name, folder or Hugging Face id.
         data: `.jsonl` or `.jsonl.gz` of prompts or conversations, see
             `predictors.draft_models.conversations`.
         out: folder of everything this writes; the trained model is in `final/`.
-        kind: "eagle": a head on the target's features; "eagle3": on those of three layers; "lm": a
-            small causal LM of its vocabulary.
-        max_steps: optimiser steps.
+        kind: "eagle": a head on the target's features; "eagle3": on those of three layers;
+            "medusa": Medusa's heads; "lm": a small causal LM of its vocabulary.
         batch_size: texts (a head) or windows ("lm") a process and step.
         window: longest text in tokens.
-        learning_rate: None: 3e-5 for an EAGLE head and 5e-5 for an EAGLE-3 head, as the papers;
-            3e-3 for a language model. A head of a few million parameters trained for minutes wants
+        learning_rate: None: `RATES`. A head of a few million parameters trained for minutes wants
             1e-3 to 3e-3.
-        warmup_steps: None: 2000 as the paper, at most a twentieth of the run.
-        num_layers: None: 1 for a head, 2 for a language model; an EAGLE-3 head has one.
-        draft_vocab_size: tokens a head drafts from, the most frequent of the answers; None: all for
-            an EAGLE head, 32,000, or the target's where it has fewer, for an EAGLE-3 head.
-        unroll: steps of a draft that a head is trained on; None: 1 for an EAGLE head and 7 for an
-            EAGLE-3 head, as the papers.
+        warmup_steps: None: 2000 as EAGLE's paper, at most a twentieth of the run.
+        num_layers: None: 1 for a head, 2 for a language model; an EAGLE-3 head has one. Of Medusa's
+            heads it is the residual blocks.
+        draft_vocab_size: tokens an EAGLE head drafts from, the most frequent of the answers; None:
+            all for an EAGLE head, 32,000, or the target's where it has fewer, for an EAGLE-3 head.
+        unroll: steps of a draft that a head is trained on; None: 1 for an EAGLE head, 7 for an
+            EAGLE-3 head, as the papers, and 3 for Medusa, which has a head for each.
         token_weight: of an EAGLE head's cross-entropy beside its feature loss; the paper's 0.1. A
             head trained briefly is right more often with 1.
+        own_output: give each of Medusa's heads an output layer, in place of the target's.
         max_new_tokens: longest answer of the target.
         max_turns: answered turns of a conversation.
         generation_batch_size: prompts the target answers side by side.
         store_features: write the target's features once instead of running it at every step;
             takes tokens x hidden size x bytes of its dtype, four times that for EAGLE-3.
         limit: conversations taken from `data`; None: all.
-        seed: of weights, order and noise.
-        checkpoint_every: steps between checkpoints, and between validations.
-        resume: go on from the last checkpoint of `out`.
         dtype: of the target; None: the checkpoint's own.
-        accelerator: Lightning's.
-        devices: Lightning's.
-        num_nodes: Lightning's.
-        strategy: Lightning's.
-        precision: Lightning's.
     """
 
     target: str
     data: Path
     out: Path
+    _: KW_ONLY
     kind: Kind = "eagle"
     max_steps: int = 100_000
     batch_size: int = 4
+    checkpoint_every: int = 1000
     window: int = 2048
     learning_rate: float | None = None
     warmup_steps: int | None = None
@@ -101,35 +114,30 @@ class TrainHeadSettings:
     draft_vocab_size: int | None = None
     unroll: int | None = None
     token_weight: float = 0.1
+    own_output: bool = False
     max_new_tokens: int = 256
     max_turns: int = 2
     generation_batch_size: int = 32
     store_features: bool = False
     limit: int | None = None
-    seed: int = 0
-    checkpoint_every: int = 1000
-    resume: bool = True
     dtype: str | None = None
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
 
     def __post_init__(self) -> None:
+        TrainingSettings.__post_init__(self)
         if self.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.kind == "eagle3" and self.num_layers not in (None, 1):
             raise ValueError(f"num_layers of an EAGLE-3 head must be 1, got {self.num_layers}")
-        if self.kind == "lm":
-            for name in ("draft_vocab_size", "unroll"):
-                if getattr(self, name) is not None:
-                    raise ValueError(
-                        f"{name} is for heads and must be None, got {getattr(self, name)}"
-                    )
-        for name in ("max_steps", "batch_size", "num_nodes", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, kinds in (
+            ("draft_vocab_size", ("eagle", "eagle3")),
+            ("unroll", tuple(HEADS)),
+            ("own_output", ("medusa",)),
+        ):
+            if getattr(self, name) and self.kind not in kinds:
+                raise ValueError(
+                    f"{name} is for {' and '.join(kinds)} and must not be given, "
+                    f"got {getattr(self, name)}"
+                )
         for name in ("learning_rate", "num_layers", "draft_vocab_size", "unroll"):
             value = getattr(self, name)
             if value is not None and value <= 0:
@@ -142,10 +150,14 @@ class TrainHeadSettings:
             raise ValueError(
                 f"window must be > max_new_tokens={self.max_new_tokens}, got {self.window}"
             )
-        if self.token_weight < 0:
-            raise ValueError(f"token_weight must be >= 0, got {self.token_weight}")
+        at_least(0, token_weight=self.token_weight)
         if self.max_steps <= 1 and self.warmup_steps is None:
             raise ValueError(f"max_steps must be >= 2 for a warm-up, got {self.max_steps}")
+
+    @property
+    def rate(self) -> float:
+        """The learning rate at its highest."""
+        return self.learning_rate or RATES[self.kind]
 
     @property
     def warmup(self) -> int:
@@ -161,15 +173,43 @@ def train_head(settings: TrainHeadSettings, target: Target | None = None) -> dic
     Args:
         settings: what to train.
         target: the model that `settings` names, where it is loaded already.
+
+    Raises:
+        ValueError: the text cannot be learned from, or `out` holds something else.
     """
     started = time.perf_counter()
     records = read_records(settings.data, settings.limit)
     if target is None:
         target = Target.from_pretrained(settings.target, dtype=settings.dtype)
-    shards = _own_text(target, records, settings)
-    if settings.kind != "lm":
-        return train_head_on(target, shards, settings, started)
-    return _finish(_train_lm(target, records, shards, settings), settings, started)
+    with _folder(target, settings) as folder:
+        if folder.result is not None:
+            return folder.result
+        shards = _own_text(target, records, settings, folder)
+        if settings.kind == "lm":
+            found = _train_lm(target, records, shards, settings, folder)
+        else:
+            found = _train_head(target, shards, settings, folder)
+        return _finish(found, settings, folder, started)
+
+
+def train_head_on(
+    target: Target, shards: Sequence[Path], settings: TrainHeadSettings
+) -> dict[str, Any]:
+    """The last two stages, on text of the target that is there already.
+
+    Args:
+        target: the model that wrote it.
+        shards: of `predictors.draft_models.self_generation`.
+        settings: of a head.
+
+    Returns:
+        what came out, as in `out / "result.json"`.
+    """
+    started = time.perf_counter()
+    with _folder(target, settings) as folder:
+        if folder.result is not None:
+            return folder.result
+        return _finish(_train_head(target, shards, settings, folder), settings, folder, started)
 
 
 def run_checked(settings: TrainHeadSettings) -> dict[str, Any] | None:
@@ -184,63 +224,48 @@ def run_checked(settings: TrainHeadSettings) -> dict[str, Any] | None:
     silence()
     with argument("--data", str(settings.data)):
         read_records(settings.data, settings.limit)
-    check_out(settings)
+    check_out(settings.out)
 
     def train() -> dict[str, Any]:
         target = load_target(settings.target, "cpu", settings.dtype)
+        names = {field.name for field in fields(settings)} - {"data"}
         # All else has been checked: what is refused from here on is the text.
-        with argument("--data", str(settings.data), errors=ValueError):
+        with (
+            argument("--data", str(settings.data), errors=ValueError),
+            settings_blamed(names),
+        ):
             return train_head(settings, target)
 
     return run_lightning(settings, train)
 
 
-def train_head_on(
-    target: Target,
-    shards: Sequence[Path],
-    settings: TrainHeadSettings,
-    started: float | None = None,
+def _folder(target: Target, settings: TrainHeadSettings) -> TrainingFolder:
+    """The training's own folder; what its target and its data are is part of what it is."""
+    given = {"data_sha256": sha256_of(settings.data), "text": text_identity(target)}
+    return TrainingFolder(settings.out, settings, **given)
+
+
+def _finish(
+    found: dict[str, Any], settings: TrainHeadSettings, folder: TrainingFolder, started: float
 ) -> dict[str, Any]:
-    """The last two stages, on text of the target that is there already.
-
-    Args:
-        target: the model that wrote it.
-        shards: of `predictors.draft_models.self_generation`.
-        settings: of an EAGLE or EAGLE-3 head.
-        started: `time.perf_counter()` when the first stage began; None: now.
-
-    Returns:
-        what came out, as in `out / "result.json"`.
-    """
-    if started is None:
-        started = time.perf_counter()
-    return _finish(_train_eagle(target, shards, settings), settings, started)
-
-
-def _finish(found: dict[str, Any], settings: TrainHeadSettings, started: float) -> dict[str, Any]:
-    result = {
-        "kind": settings.kind,
-        "target": settings.target,
-        "model": str(settings.out / "final"),
-        **found,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    _write_json(settings.out / "result.json", result)
-    return result
-
-
-def _claim(settings: TrainHeadSettings) -> None:
-    """Makes the folder, and writes down what is to be made in it."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    resolved = {key: str(v) if isinstance(v, Path) else v for key, v in asdict(settings).items()}
-    _write_json(settings.out / "config.json", resolved)
+    return folder.finish(
+        {
+            "kind": settings.kind,
+            "target": settings.target,
+            "model": str(folder.path / "final"),
+            **found,
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+    )
 
 
 def _own_text(
-    target: Target, records: Sequence[dict[str, Any]], settings: TrainHeadSettings
+    target: Target,
+    records: Sequence[dict[str, Any]],
+    settings: TrainHeadSettings,
+    folder: TrainingFolder,
 ) -> list[Path]:
     """The target's answers; processes that were started together share the work."""
-    _claim(settings)
     conversations = [turns for turns in map(questions, records) if turns]
     if not conversations:
         raise ValueError(
@@ -254,31 +279,29 @@ def _own_text(
         batch_size=settings.generation_batch_size,
         seed=settings.seed,
     )
-    target.model.to(_generation_device(settings))  # type: ignore[arg-type]
-    rank, world_size = _launched()
+    target.model.to(_generation_device(settings, folder))  # type: ignore[arg-type]
     shards = collect_self_generated(
         target,
         conversations,
-        settings.out / "own_text",
+        folder.path / "own_text",
         text,
-        rank=rank,
-        world_size=world_size,
+        rank=folder.rank,
+        world_size=folder.num_processes,
     )
-    _wait_for(shards)
+    _wait_for(shards, folder)
     return shards
 
 
-def _train_eagle(
-    target: Target, shards: Sequence[Path], settings: TrainHeadSettings
+def _train_head(
+    target: Target, shards: Sequence[Path], settings: TrainHeadSettings, folder: TrainingFolder
 ) -> dict[str, Any]:
-    _claim(settings)
+    training = HEADS[settings.kind]
     features = None
     if settings.store_features:
-        features = settings.out / ("features3" if settings.kind == "eagle3" else "features")
-        layers = training_layers(target) if settings.kind == "eagle3" else (LAST,)
-        rank, world_size = _launched()
-        collect_features(target, shards[rank::world_size], features, layers)
-        _wait_for([feature_file(features, shard) for shard in shards])
+        features = folder.path / ("features3" if settings.kind == "eagle3" else "features")
+        own = shards[folder.rank :: folder.num_processes]
+        collect_features(target, own, features, training.feature_layers(target))
+        _wait_for([feature_file(features, shard) for shard in shards], folder)
     dataset = SelfGeneratedDataset(shards, settings.window, features)
     data = eagle_data(
         dataset,
@@ -287,52 +310,39 @@ def _train_eagle(
         seed=settings.seed,
     )
     L.seed_everything(settings.seed, verbose=False)
-    if settings.kind == "eagle3":
-        module3 = _eagle3_module(target, data.training, settings)
-        head: EagleHead | Eagle3Head = module3.head
-        trainer, metrics = _fit(module3, data, settings, clip=0.5, clip_by="norm")
-    else:
-        module = _eagle_module(target, data.training, settings)
-        head = module.head
-        # The paper clips by value.
-        trainer, metrics = _fit(module, data, settings, clip=0.5, clip_by="value")
+    module = _head_training(target, data.training, settings)
+    trainer, metrics = fit(module, data, settings, folder.path, clip=0.5, clip_by=training.clip_by)
     if trainer.is_global_zero:
-        EagleDrafter(head.cpu(), target).save_pretrained(settings.out / "final")
+        drafter: Any = module.drafter()
+        drafter.save_pretrained(folder.path / "final")
     return {"num_texts": len(dataset), "num_tokens": dataset.num_tokens, **metrics}
 
 
-def _eagle_module(
+def _head_training(
     target: Target, texts: Dataset[EagleBatch], settings: TrainHeadSettings
-) -> EagleTraining:
-    size, layers = settings.draft_vocab_size, settings.num_layers or 1
-    head = EagleHead(default_head_config(target, layers, size))
+) -> HeadTraining:
+    """An untrained head of the kind, and what trains it."""
+    num_layers, size = settings.num_layers or 1, settings.draft_vocab_size
+    decay = 0.01 if settings.kind == "eagle" else 0.0
+    optimisation = Optimisation(settings.max_steps, settings.rate, decay, settings.warmup)
+    if settings.kind == "medusa":
+        heads = default_heads(target, settings.unroll or 3, num_layers, settings.own_output)
+        return MedusaTraining(heads, target, optimisation)
+    if settings.kind == "eagle3":
+        head3 = Eagle3Head(default_head3_config(target, size))
+        _set_vocab(head3, texts)
+        begin_as_target(head3, target)
+        return Eagle3Training(head3, target, optimisation, unroll=settings.unroll or 7)
+    head = EagleHead(default_head_config(target, num_layers, size))
     _set_vocab(head, texts)
     begin_as_sum(head)
     return EagleTraining(
         head,
         target,
-        max_steps=settings.max_steps,
-        learning_rate=settings.learning_rate or 3e-5,
-        warmup_steps=settings.warmup,
+        optimisation,
         token_weight=settings.token_weight,
         unroll=settings.unroll or 1,
         seed=settings.seed,
-    )
-
-
-def _eagle3_module(
-    target: Target, texts: Dataset[EagleBatch], settings: TrainHeadSettings
-) -> Eagle3Training:
-    head = Eagle3Head(default_head3_config(target, settings.draft_vocab_size))
-    _set_vocab(head, texts)
-    begin_as_target(head, target)
-    return Eagle3Training(
-        head,
-        target,
-        max_steps=settings.max_steps,
-        learning_rate=settings.learning_rate or 5e-5,
-        warmup_steps=settings.warmup,
-        unroll=settings.unroll or 7,
     )
 
 
@@ -350,11 +360,12 @@ def _train_lm(
     records: Sequence[dict[str, Any]],
     shards: Sequence[Path],
     settings: TrainHeadSettings,
+    folder: TrainingFolder,
 ) -> dict[str, Any]:
-    folder = settings.out / "streams"
-    num_tokens = write_lm_streams(target, records, shards, folder, settings.seed)
+    streams = folder.path / "streams"
+    num_tokens = write_lm_streams(target, records, shards, streams, settings.seed)
     data = lm_data(
-        folder,
+        streams,
         settings.window,
         batch_size=settings.batch_size,
         max_steps=settings.max_steps,
@@ -365,84 +376,35 @@ def _train_lm(
     module = CausalLMTraining(
         model,
         max_steps=settings.max_steps,
-        learning_rate=settings.learning_rate or 3e-3,
+        learning_rate=settings.rate,
         warmup_steps=settings.warmup,
     )
-    trainer, metrics = _fit(module, data, settings, clip=1.0, clip_by="norm")
+    trainer, metrics = fit(module, data, settings, folder.path, clip=1.0)
     if trainer.is_global_zero:
-        model.to(target.dtype).save_pretrained(settings.out / "final")  # type: ignore[arg-type]
+        final = folder.path / "final"
+        model.to(target.dtype).save_pretrained(final)  # type: ignore[arg-type]
         if target.tokenizer is not None:
-            target.tokenizer.save_pretrained(settings.out / "final")
+            target.tokenizer.save_pretrained(final)
     return {"num_tokens": num_tokens, **metrics}
 
 
-def _fit(
-    module: L.LightningModule,
-    data: StepData,
-    settings: TrainHeadSettings,
-    *,
-    clip: float,
-    clip_by: Literal["norm", "value"],
-) -> tuple[L.Trainer, dict[str, float]]:
-    """Trains and validates; checkpoints and the CSV log go into `out`."""
-    skipping = SkipNonFiniteSteps()
-    checkpoints = settings.out / "checkpoints"
-    trainer = L.Trainer(
-        max_steps=settings.max_steps,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]  # Lightning checks it
-        gradient_clip_val=clip,
-        gradient_clip_algorithm=clip_by,
-        val_check_interval=settings.checkpoint_every,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # `StepBatches` divides the batches itself
-        callbacks=[
-            ModelCheckpoint(
-                checkpoints,
-                save_last=True,
-                save_top_k=0,
-                every_n_train_steps=settings.checkpoint_every,
-            ),
-            skipping,
-            TQDMProgressBar(refresh_rate=20),
-        ],
-        logger=CSVLogger(settings.out, name="log"),
-        log_every_n_steps=min(20, settings.max_steps),
-        enable_model_summary=False,
-    )
-    last = checkpoints / "last.ckpt"
-    is_resumed = settings.resume and last.exists()
-    trainer.fit(module, datamodule=data, ckpt_path=last if is_resumed else None)
-    trainer.save_checkpoint(last)
-    [metrics] = trainer.validate(module, datamodule=data, verbose=False)
-    rounded = {name: round(float(value), 4) for name, value in metrics.items()}
-    return trainer, {
-        "steps": trainer.global_step,
-        "skipped_steps": skipping.num_skipped,
-        **rounded,
-    }
-
-
-def _launched() -> tuple[int, int]:
-    """Rank and number of the processes that a launcher such as `torchrun` started together."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _wait_for(paths: Sequence[Path]) -> None:
+def _wait_for(paths: Sequence[Path], folder: TrainingFolder) -> None:
     """Until the other processes have written their files."""
-    while not all(path.exists() for path in paths):
+    has_warned = False
+    while missing := [path.name for path in paths if not path.exists()]:
+        if not has_warned:
+            log.warning(
+                "process %d of %d (RANK, WORLD_SIZE) waits for the others: %s and so on",
+                folder.rank,
+                folder.num_processes,
+                missing[0],
+            )
+            has_warned = True
         time.sleep(1.0)
 
 
-def _generation_device(settings: TrainHeadSettings) -> torch.device:
+def _generation_device(settings: TrainHeadSettings, folder: TrainingFolder) -> torch.device:
     if settings.accelerator == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    # A launcher may show each process its own device alone.
+    return torch.device("cuda", folder.rank % torch.cuda.device_count())

@@ -1,36 +1,43 @@
 """Trains a predictor on a trace: `adaeagle train-predictor`.
 
-The folder gets `settings.json` first, checkpoints and a log of the losses while a network is
-trained, and at the end `config.json` and `model.safetensors`, which are the predictor, and
-`result.json`.
+The folder is what `experiments.runs.training` says; at the end it gets `config.json` and
+`model.safetensors`, which are the predictor.
 """
 
-import json
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, TQDMProgressBar
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 
 from adaeagle import Target
 from adaeagle.bench import provenance
 from adaeagle.cost.model import CostModel
-from adaeagle.data.files import difference
 from adaeagle.data.splits import TUNE
 from adaeagle.identity import ModelIdentity
 from adaeagle.models.fingerprint import fingerprint
+from adaeagle.ranges import above, at_least
 from adaeagle.registry import PREDICTORS, build
 from adaeagle.trace.folder import TraceFolder
 from experiments.errors import argument
 from experiments.runs.models import silence
-from experiments.runs.training import check_out, run_lightning, settings_blamed
+from experiments.runs.training import (
+    TrainingFolder,
+    TrainingSettings,
+    check_out,
+    fit,
+    run_lightning,
+    settings_blamed,
+    sha256_of,
+)
 from predictors.base import FittedPredictor, Metadata, Predictor, TrainedPredictor
 from predictors.data.trace_dataset import TraceExamples, read_examples, split_texts, trace_data
+from predictors.training.constant import constant_loss
+from predictors.training.optimised import Optimisation
 from predictors.training.predictor import PredictorTraining
 
 ALL = "all"
@@ -41,41 +48,33 @@ MEASURED = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class TrainPredictorSettings:
-    """What to train, on what, and how.
+class TrainPredictorSettings(TrainingSettings):
+    """What to train, on what, and how; what is not told here is told by `TrainingSettings`.
 
     Args:
         kind: spec of a registered predictor, e.g. "ldlp(labels='dp')".
         trace: folder of a trace.
+        out: folder of everything this writes; it is the predictor's in the end.
         split: tune: its prompts for tuning are used, no others; all: every prompt, of a trace that
             nothing is ever tested on.
         partial: take what there is of a trace that is not complete.
-        out: folder of everything this writes; it is the predictor's in the end.
         cost: file of a cost table, for labels that depend on what rounds cost; None: `cost.json` in
             the trace's folder, if there is one.
         target: the trace's target, for predictors that read its embedding; None: as the trace
             calls it.
         validation_share: of the prompts for tuning.
-        max_steps: optimiser steps.
-        batch_size: examples a process and step.
         learning_rate: AdamW's, at its highest. AdaEAGLE's is 5e-5, for half a million steps more.
         weight_decay: AdamW's.
         warmup_steps: of the learning rate.
         patience: validations without a better loss after which training ends.
         max_seconds: the first validation after so long ends training; None: time does not matter.
         checkpoint_every: steps between validations; the best weights and the last are kept.
-        seed: of prompts, weights, order and dropout.
-        resume: go on from the last checkpoint of `out`.
-        accelerator: Lightning's.
-        devices: Lightning's.
-        num_nodes: Lightning's.
-        strategy: Lightning's.
-        precision: Lightning's.
     """
 
     kind: str
     trace: Path
     out: Path
+    _: KW_ONLY
     split: str = TUNE
     partial: bool = False
     cost: Path | None = None
@@ -83,42 +82,28 @@ class TrainPredictorSettings:
     validation_share: float = 0.2
     max_steps: int = 2000
     batch_size: int = 128
+    checkpoint_every: int = 100
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warmup_steps: int = 0
     patience: int = 5
     max_seconds: float | None = None
-    checkpoint_every: int = 100
-    seed: int = 0
-    resume: bool = True
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
+
+    unessential = (*TrainingSettings.unessential, "max_seconds", "partial")
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "patience", "checkpoint_every", "num_nodes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        TrainingSettings.__post_init__(self)
+        at_least(1, patience=self.patience)
         if self.split not in (TUNE, ALL):
             raise ValueError(f"split must be {TUNE} or {ALL}, got {self.split!r}")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {self.learning_rate}")
-        if not self.weight_decay >= 0:
-            raise ValueError(f"weight_decay must be >= 0, got {self.weight_decay}")
+        above(0, learning_rate=self.learning_rate)
+        at_least(0, weight_decay=self.weight_decay)
         if not 0 <= self.warmup_steps < self.max_steps:
             raise ValueError(
                 f"warmup_steps must be in 0..{self.max_steps - 1}, got {self.warmup_steps}"
             )
         if not 0 < self.validation_share < 1:
             raise ValueError(f"validation_share must be in (0, 1), got {self.validation_share}")
-
-    def to_json(self) -> dict[str, Any]:
-        """What decides the result: not the folder, nor the time limit, nor whether it was begun."""
-        found = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
-        left_out = ("out", "resume", "max_seconds", "partial")
-        return {name: found[name] for name in found if name not in left_out}
 
 
 class StopInTime(L.Callback):
@@ -140,42 +125,58 @@ def train_predictor(settings: TrainPredictorSettings) -> dict[str, Any]:
         OSError: a file cannot be read or written.
     """
     started = time.perf_counter()
-    done = _finished(settings)
-    if done is not None:
-        return done
     predictor = make_predictor(settings.kind)
-    folder = TraceFolder.open(settings.trace)
+    trace = TraceFolder.open(settings.trace)
     cost = _cost(settings) if predictor.needs_cost else None
+    given = {
+        "trace_sha256": trace.manifest.digest,
+        "cost_sha256": None if cost is None else sha256_of(_cost_file(settings)),
+    }
+    with TrainingFolder(settings.out, settings, **given) as folder:
+        if folder.result is not None:
+            return folder.result
+        found = _train_on(trace, predictor, cost, settings)
+        predictor.save(settings.out)
+        return folder.finish(
+            {
+                "kind": predictor.kind,
+                "predictor": str(settings.out),
+                **found,
+                "seconds": round(time.perf_counter() - started, 1),
+            }
+        )
+
+
+def _train_on(
+    trace: TraceFolder,
+    predictor: Predictor,
+    cost: CostModel | None,
+    settings: TrainPredictorSettings,
+) -> dict[str, Any]:
+    """Makes the predictor's layers and has them learn from the trace."""
     split = None if settings.split == ALL else TUNE
-    texts, held = split_texts(folder, settings.validation_share, split, partial=settings.partial)
-    models = folder.manifest.models(texts[0].features.shape[1])
+    texts, held = split_texts(trace, settings.validation_share, split, partial=settings.partial)
+    models = trace.manifest.models(texts[0].features.shape[1])
     embedding = _embedding(settings, models) if predictor.needs_embedding else None
     L.seed_everything(settings.seed, verbose=False)
-    predictor.prepare(Metadata(models, folder.manifest.digest, settings.split), embedding)
+    predictor.prepare(Metadata(models, trace.manifest.digest, settings.split), embedding)
     training, validation = (
         read_examples(part, models.vocab_size, predictor, cost) for part in (texts, held)
     )
     if isinstance(predictor, TrainedPredictor):
-        found = _train(predictor, training, validation, settings)
+        found = _fit_network(predictor, training, validation, settings)
     else:
         assert isinstance(predictor, FittedPredictor)
         predictor.fit(training.whole(), settings.seed)
-        found = _evaluate(predictor, validation)
+        metrics = predictor.metrics(validation.whole())
+        found = {f"val_{name}": round(float(value), 6) for name, value in metrics.items()}
     found |= {
         "num_prompts": [len({text.prompt_id for text in part}) for part in (texts, held)],
         "num_examples": [len(training), len(validation)],
     }
     about = {"settings": settings.to_json(), "versions": provenance.versions(), **found}
     predictor.metadata = replace(predictor.metadata, training={**about, "git": provenance.git()})
-    predictor.save(settings.out)
-    result = {
-        "kind": predictor.kind,
-        "predictor": str(settings.out),
-        **found,
-        "seconds": round(time.perf_counter() - started, 1),
-    }
-    _write_json(settings.out / "result.json", result)
-    return result
+    return found
 
 
 def run_checked(settings: TrainPredictorSettings) -> dict[str, Any] | None:
@@ -195,13 +196,13 @@ def run_checked(settings: TrainPredictorSettings) -> dict[str, Any] | None:
     if settings.cost is not None:
         with argument("--cost", str(settings.cost), errors=(OSError, ValueError)):
             CostModel.load(settings.cost)
-    check_out(settings)
+    check_out(settings.out)
 
     def train() -> dict[str, Any]:
         # All else has been checked: what is refused from here on is the trace.
         with (
             argument("--trace", str(settings.trace), errors=(OSError, ValueError)),
-            settings_blamed(TrainPredictorSettings.__slots__),
+            settings_blamed({field.name for field in fields(settings)}),
         ):
             return train_predictor(settings)
 
@@ -220,29 +221,15 @@ def make_predictor(spec: str) -> Predictor:
     return predictor
 
 
-def _finished(settings: TrainPredictorSettings) -> dict[str, Any] | None:
-    """The result of the same run, if it came to its end; else `out` is made ready for it."""
-    settings.out.mkdir(parents=True, exist_ok=True)
-    given, path = settings.to_json(), settings.out / "settings.json"
-    if settings.resume and path.is_file():
-        found = json.loads(path.read_bytes())
-        if found != given:
-            raise ValueError(
-                f"out must be a folder without another run, {settings.out} holds one: "
-                f"{difference(found, given)}"
-            )
-        if (settings.out / "result.json").is_file():
-            result: dict[str, Any] = json.loads((settings.out / "result.json").read_bytes())
-            return result
-    _write_json(path, given)
-    return None
+def _cost_file(settings: TrainPredictorSettings) -> Path:
+    return settings.cost or settings.trace / "cost.json"
 
 
 def _cost(settings: TrainPredictorSettings) -> CostModel:
-    beside = settings.trace / "cost.json"
-    if settings.cost is None and not beside.is_file():
-        raise ValueError(f"cost must be given for {settings.kind}, got none, nor is there {beside}")
-    return CostModel.load(settings.cost or beside)
+    file = _cost_file(settings)
+    if settings.cost is None and not file.is_file():
+        raise ValueError(f"cost must be given for {settings.kind}, got none, nor is there {file}")
+    return CostModel.load(file)
 
 
 def _embedding(settings: TrainPredictorSettings, models: ModelIdentity) -> Tensor:
@@ -266,7 +253,7 @@ def _embedding(settings: TrainPredictorSettings, models: ModelIdentity) -> Tenso
     return embedding.detach()
 
 
-def _train(
+def _fit_network(
     predictor: TrainedPredictor,
     training: TraceExamples,
     validation: TraceExamples,
@@ -276,13 +263,13 @@ def _train(
     generator = torch.Generator().manual_seed(settings.seed)
     sample = torch.randperm(len(training), generator=generator)[:MEASURED]
     predictor.measure(training.__getitems__(sample.tolist()))
-    module = PredictorTraining(
-        predictor,
-        max_steps=settings.max_steps,
-        learning_rate=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-        warmup_steps=settings.warmup_steps,
-        seed=settings.seed,
+    optimisation = Optimisation(
+        settings.max_steps,
+        settings.learning_rate,
+        settings.weight_decay,
+        settings.warmup_steps,
+        schedule="cosine",
+        betas=(0.9, 0.999),
     )
     data = trace_data(
         training,
@@ -291,57 +278,19 @@ def _train(
         max_steps=settings.max_steps,
         seed=settings.seed,
     )
-    trainer, best = _trainer(settings)
-    last = settings.out / "checkpoints" / "last.ckpt"
-    is_resumed = settings.resume and last.exists()
-    trainer.fit(module, datamodule=data, ckpt_path=last if is_resumed else None)
-    steps = trainer.global_step
-    [metrics] = trainer.validate(
-        module, datamodule=data, ckpt_path=best.best_model_path, verbose=False
+    limits: list[L.Callback] = [EarlyStopping("val_loss", patience=settings.patience)]
+    if settings.max_seconds is not None:
+        limits.append(StopInTime(settings.max_seconds))
+    held = validation.__getitems__(range(min(MEASURED, len(validation))))
+    constant = constant_loss(predictor, held)
+    _, found = fit(
+        PredictorTraining(predictor, optimisation, settings.seed),
+        data,
+        settings,
+        settings.out,
+        clip=1.0,
+        keep_best=True,
+        callbacks=limits,
+        constant=constant,
     )
-    return {"steps": steps, **{name: round(float(value), 6) for name, value in metrics.items()}}
-
-
-def _trainer(settings: TrainPredictorSettings) -> tuple[L.Trainer, ModelCheckpoint]:
-    best = ModelCheckpoint(
-        settings.out / "checkpoints",
-        filename="best",
-        monitor="val_loss",
-        save_top_k=1,
-        save_last=True,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-    trainer = L.Trainer(
-        max_steps=settings.max_steps,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]  # Lightning checks it
-        gradient_clip_val=1.0,
-        val_check_interval=min(settings.checkpoint_every, settings.max_steps),
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # `StepBatches` divides the batches itself
-        callbacks=[
-            EarlyStopping("val_loss", patience=settings.patience),
-            best,
-            *([] if settings.max_seconds is None else [StopInTime(settings.max_seconds)]),
-            TQDMProgressBar(refresh_rate=20),
-        ],
-        logger=CSVLogger(settings.out, name="log"),
-        log_every_n_steps=min(20, settings.max_steps),
-        enable_model_summary=False,
-    )
-    return trainer, best
-
-
-def _evaluate(predictor: Predictor, validation: TraceExamples) -> dict[str, Any]:
-    """A fitted predictor on the prompts it was not fitted to."""
-    metrics = predictor.metrics(validation.whole())
-    return {f"val_{name}": round(float(value), 6) for name, value in metrics.items()}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return found | {"constant_loss": round(constant, 6)}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from adaeagle.cost.model import CostModel, RoundShapes
+from adaeagle.ranges import at_least
 
 TreePath = tuple[int, ...]
 Shares = list[list[list[int]]]
@@ -44,8 +45,7 @@ class TreeSearch:
     def __init__(self, acceptance: Tensor, max_nodes: int) -> None:
         if acceptance.ndim != 2 or 0 in acceptance.shape:
             raise ValueError(f"acceptance must be [depths, ranks], got {tuple(acceptance.shape)}")
-        if max_nodes < 1:
-            raise ValueError(f"max_nodes must be >= 1, got {max_nodes}")
+        at_least(1, max_nodes=max_nodes)
         self.acceptance = acceptance.double()
         self.max_nodes = max_nodes
         self.max_depth = len(acceptance)

@@ -6,14 +6,17 @@ as tensors and walked here, all of them and all nodes at once.
 Shapes: P rounds side by side, F nodes of each, B examples, S inputs, T trees, E nodes of a tree.
 """
 
+from dataclasses import field
+
 import numpy as np
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
 from adaeagle.identity import ModelIdentity
+from adaeagle.ranges import above, at_least
 from predictors.acceptance.base import AcceptancePredictor, check_classes
-from predictors.base import Batch, FittedPredictor
+from predictors.base import Batch, FittedPredictor, setting_fields
 from predictors.data.nodes import Nodes
 
 SCALARS = ("log_prob", "path_log_prob", "entropy", "depth", "rank")
@@ -21,6 +24,7 @@ COLUMNS = {"feature_idx": "inputs", "num_threshold": "thresholds", "left": "left
 """What scikit-learn calls the columns of a tree, and we do."""
 
 
+@setting_fields
 class Boosting(AcceptancePredictor, FittedPredictor):
     """Boosted trees on log-probabilities, entropy, depth and rank.
 
@@ -32,30 +36,21 @@ class Boosting(AcceptancePredictor, FittedPredictor):
     """
 
     kind = "boosting"
-    inputs: Tensor
-    thresholds: Tensor
-    left: Tensor
-    right: Tensor
-    values: Tensor
-    bias: Tensor
+    inputs: Tensor = field(init=False)
+    thresholds: Tensor = field(init=False)
+    left: Tensor = field(init=False)
+    right: Tensor = field(init=False)
+    values: Tensor = field(init=False)
+    bias: Tensor = field(init=False)
 
-    def __init__(
-        self,
-        shape: str = "chain(length=16)",
-        num_trees: int = 60,
-        max_depth: int = 4,
-        learning_rate: float = 0.1,
-    ) -> None:
-        super().__init__()
-        for name, value in (("num_trees", num_trees), ("max_depth", max_depth)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not learning_rate > 0:
-            raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
-        self.shape = shape
-        self.num_trees = num_trees
-        self.max_depth = max_depth
-        self.learning_rate = learning_rate
+    shape: str = "chain(length=16)"
+    num_trees: int = 60
+    max_depth: int = 4
+    learning_rate: float = 0.1
+
+    def check_settings(self) -> None:
+        at_least(1, num_trees=self.num_trees, max_depth=self.max_depth)
+        above(0, learning_rate=self.learning_rate)
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         for name in COLUMNS.values():

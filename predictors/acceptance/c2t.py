@@ -14,15 +14,17 @@ from torch.nn import functional as F
 
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
+from adaeagle.ranges import at_least
 from adaeagle.trace.trace import Trace
 from predictors.acceptance.base import NodePredictor, check_classes
-from predictors.base import Batch, Examples, TrainedPredictor
+from predictors.base import Batch, Examples, TrainedPredictor, setting_fields
 from predictors.data.nodes import Nodes, read_nodes
 from predictors.layers.context import Standardize
 
 SCALARS = ("path_prob", "path_log_prob", "entropy", "depth")
 
 
+@setting_fields
 class C2TPredictor(NodePredictor, TrainedPredictor):
     """Two-layer network on a node's joint probability, entropy and depth.
 
@@ -35,14 +37,11 @@ class C2TPredictor(NodePredictor, TrainedPredictor):
     policies = ("c2t",)
     confidence = "path_log_probs"
 
-    def __init__(
-        self, shape: str = "eagle2(depth=8, width=10, nodes=59)", hidden_size: int = 32
-    ) -> None:
-        super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be >= 1, got {hidden_size}")
-        self.shape = shape
-        self.hidden_size = hidden_size
+    shape: str = "eagle2(depth=8, width=10, nodes=59)"
+    hidden_size: int = 32
+
+    def check_settings(self) -> None:
+        at_least(1, hidden_size=self.hidden_size)
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         self.scale = Standardize(len(SCALARS))

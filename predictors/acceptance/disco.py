@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from adaeagle.identity import ModelIdentity
+from adaeagle.ranges import at_least
 from predictors.acceptance.base import AcceptancePredictor, check_classes, weighted_loss
-from predictors.base import Batch, TrainedPredictor
+from predictors.base import Batch, TrainedPredictor, setting_fields
 from predictors.data.nodes import Nodes
 from predictors.layers.context import Standardize
 
 
+@setting_fields
 class DiscoPredictor(AcceptancePredictor, TrainedPredictor):
     """Two-layer network on confidences, entropy and depth.
 
@@ -31,12 +33,11 @@ class DiscoPredictor(AcceptancePredictor, TrainedPredictor):
     kind = "disco"
     num_confidences = 10
 
-    def __init__(self, shape: str = "chain(length=16)", hidden_size: int = 64) -> None:
-        super().__init__()
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be >= 1, got {hidden_size}")
-        self.shape = shape
-        self.hidden_size = hidden_size
+    shape: str = "chain(length=16)"
+    hidden_size: int = 64
+
+    def check_settings(self) -> None:
+        at_least(1, hidden_size=self.hidden_size)
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         size = self.num_confidences + 2

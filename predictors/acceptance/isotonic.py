@@ -5,6 +5,8 @@ Source: scikit-learn's `IsotonicRegression`; a baseline, of no paper.
 Shapes: P rounds side by side, F nodes of each, B examples, T thresholds.
 """
 
+from dataclasses import field
+
 import numpy as np
 import torch
 from sklearn.isotonic import IsotonicRegression
@@ -12,13 +14,14 @@ from torch import Tensor
 
 from adaeagle.identity import ModelIdentity
 from predictors.acceptance.base import AcceptancePredictor, check_classes
-from predictors.base import Batch, FittedPredictor
+from predictors.base import Batch, FittedPredictor, setting_fields
 from predictors.data.nodes import Nodes
 
 LEAST_PROB = 1e-4
 """No odds are longer: a curve of finitely many examples may end at 0 and 1."""
 
 
+@setting_fields
 class Isotonic(AcceptancePredictor, FittedPredictor):
     """A rising curve from the probability of a drafted token to that of its acceptance.
 
@@ -27,12 +30,10 @@ class Isotonic(AcceptancePredictor, FittedPredictor):
     """
 
     kind = "isotonic"
-    confidences: Tensor
-    probs: Tensor
+    confidences: Tensor = field(init=False)
+    probs: Tensor = field(init=False)
 
-    def __init__(self, shape: str = "chain(length=16)") -> None:
-        super().__init__()
-        self.shape = shape
+    shape: str = "chain(length=16)"
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         self.register_buffer("confidences", torch.empty(0))  # [T] rising

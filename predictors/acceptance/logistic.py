@@ -5,19 +5,23 @@ Source: scikit-learn's `LogisticRegression`; a baseline, of no paper.
 Shapes: P rounds side by side, F nodes of each, B examples, S inputs.
 """
 
+from dataclasses import field
+
 import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from adaeagle.identity import ModelIdentity
+from adaeagle.ranges import above
 from predictors.acceptance.base import AcceptancePredictor, check_classes
-from predictors.base import Batch, FittedPredictor
+from predictors.base import Batch, FittedPredictor, setting_fields
 from predictors.data.nodes import Nodes
 from predictors.layers.context import Standardize
 
 SCALARS = ("log_prob", "path_log_prob", "prob", "entropy", "depth", "rank")
 
 
+@setting_fields
 class Logistic(AcceptancePredictor, FittedPredictor):
     """Linear in what the draft says: its log-probabilities, entropy, depth and rank.
 
@@ -27,15 +31,14 @@ class Logistic(AcceptancePredictor, FittedPredictor):
     """
 
     kind = "logistic"
-    weights: Tensor
-    bias: Tensor
+    weights: Tensor = field(init=False)
+    bias: Tensor = field(init=False)
 
-    def __init__(self, shape: str = "chain(length=16)", strength: float = 1.0) -> None:
-        super().__init__()
-        if not strength > 0:
-            raise ValueError(f"strength must be > 0, got {strength}")
-        self.shape = shape
-        self.strength = strength
+    shape: str = "chain(length=16)"
+    strength: float = 1.0
+
+    def check_settings(self) -> None:
+        above(0, strength=self.strength)
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         self.scale = Standardize(len(SCALARS))

@@ -19,14 +19,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaeagle.identity import ModelIdentity
+from adaeagle.ranges import above, at_least, in_unit
 from predictors.acceptance.base import AcceptancePredictor, check_classes, weighted_loss
-from predictors.base import Batch, TrainedPredictor
+from predictors.base import Batch, TrainedPredictor, setting_fields
 from predictors.data.nodes import Nodes
 from predictors.layers.context import ContextLayer, ResidualBlocks, Standardize
 
 SCALARS = ("prob", "path_prob", "log_prob", "path_log_prob", "entropy", "depth")
 
 
+@setting_fields
 class SpecDecPPPredictor(AcceptancePredictor, TrainedPredictor):
     """Residual network on what is known of a node and on the target's feature.
 
@@ -42,31 +44,19 @@ class SpecDecPPPredictor(AcceptancePredictor, TrainedPredictor):
     kind = "specdec_pp"
     num_confidences = 10
 
-    def __init__(
-        self,
-        shape: str = "chain(length=16)",
-        rejected_weight: float = 6.0,
-        hidden_size: int = 128,
-        dropout: float = 0.1,
-        use_feature: bool = True,
-        num_blocks: int = 2,
-    ) -> None:
-        super().__init__()
-        if not rejected_weight > 0:
-            raise ValueError(f"rejected_weight must be > 0, got {rejected_weight}")
-        if hidden_size < 1:
-            raise ValueError(f"hidden_size must be >= 1, got {hidden_size}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks must be >= 0, got {num_blocks}")
-        self.shape = shape
-        self.rejected_weight = rejected_weight
-        self.hidden_size = hidden_size
-        self.dropout = dropout
-        self.use_feature = use_feature
-        self.num_blocks = num_blocks
-        self.needs_features = use_feature
+    shape: str = "chain(length=16)"
+    rejected_weight: float = 6.0
+    hidden_size: int = 128
+    dropout: float = 0.1
+    use_feature: bool = True
+    num_blocks: int = 2
+
+    def check_settings(self) -> None:
+        above(0, rejected_weight=self.rejected_weight)
+        at_least(1, hidden_size=self.hidden_size)
+        at_least(0, num_blocks=self.num_blocks)
+        in_unit(dropout=self.dropout, with_one=False)
+        self.needs_features = self.use_feature
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         size = len(SCALARS) + self.num_confidences

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.policy import Policy
+from adaeagle.ranges import at_least
 from adaeagle.replay.oracle import Choices, choices, dp
 from adaeagle.trace.trace import Trace
 
@@ -71,8 +72,7 @@ def read_chains(trace: Trace, k_max: int, num_confidences: int = 1) -> Chains:
     Raises:
         ValueError: so much was not recorded.
     """
-    if k_max < 1:
-        raise ValueError(f"k_max must be >= 1, got {k_max}")
+    at_least(1, k_max=k_max)
     envelope, positions = trace.envelope, trace.positions
     if not 1 <= num_confidences <= envelope.num_ranks:
         raise ValueError(

@@ -3,16 +3,16 @@
 A large target's features take terabytes; there they are computed in the training step instead.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
+from adaeagle.data.files import write_whole
 from adaeagle.models.backbone import LAST
 from adaeagle.models.target import Target
 
@@ -50,10 +50,8 @@ def collect_features(
         tensors = load_file(shard)
         lengths = (tensors["prompt_lengths"] + tensors["answer_lengths"]).tolist()
         texts = list(torch.split(tensors["token_ids"].long(), lengths))
-        path = feature_file(folder, shard)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file({"features": _features(target, texts, layers, batch_size)}, partial)
-        partial.replace(path)
+        found = save({"features": _features(target, texts, layers, batch_size)})
+        write_whole(feature_file(folder, shard), found)
 
 
 def _features(

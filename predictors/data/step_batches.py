@@ -7,6 +7,8 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from adaeagle.ranges import at_least
+
 
 class StepBatches(Sampler[list[int]]):
     """One batch of indices an optimiser step, over as many shuffled passes as it takes.
@@ -32,10 +34,7 @@ class StepBatches(Sampler[list[int]]):
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if num_items < 1:
-            raise ValueError(f"num_items must be >= 1, got {num_items}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be >= 1, got {batch_size}")
+        at_least(1, num_items=num_items, batch_size=batch_size)
         self.num_items = num_items
         self.batch_size = batch_size
         self.max_steps = max_steps

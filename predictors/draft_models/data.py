@@ -3,15 +3,18 @@
 Shapes: B texts, T tokens, H hidden size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from adaeagle.models.target import Target
+from adaeagle.ranges import at_least
 from predictors.data.features import feature_file, load_features
 from predictors.data.step_batches import StepData
 
@@ -49,8 +52,7 @@ class SelfGeneratedDataset(Dataset[EagleBatch]):
     """
 
     def __init__(self, shards: Sequence[Path], window: int, features: Path | None = None) -> None:
-        if window < 3:
-            raise ValueError(f"window must be >= 3, got {window}")
+        at_least(3, window=window)
         self.window = window
         self._tokens: list[Tensor] = []
         self._features: list[Tensor] | None = None if features is None else []
@@ -123,8 +125,7 @@ def eagle_data(
     max_validation_texts: int = 256,
 ) -> StepData:
     """Splits the texts by conversation, 95 to 5 like the paper's unless said otherwise."""
-    if hold_out_every < 2:
-        raise ValueError(f"hold_out_every must be >= 2, got {hold_out_every}")
+    at_least(2, hold_out_every=hold_out_every)
     kept, held = dataset.split(hold_out_every)
     if not kept or not held:
         raise ValueError(
@@ -140,3 +141,29 @@ def eagle_data(
         seed=seed,
         collate=collate,
     )
+
+
+def frequent_tokens(texts: Iterable[EagleBatch], vocab_size: int, size: int) -> Tensor:
+    """The `size` most frequent ids among the answers of `texts`, ascending: [size] int64."""
+    counts = torch.zeros(vocab_size, dtype=torch.int64)
+    for text in texts:
+        counts += torch.bincount(text.token_ids[text.is_answer], minlength=vocab_size)
+    chosen = counts.argsort(descending=True, stable=True)[:size]
+    token_ids: Tensor = chosen.sort().values
+    return token_ids
+
+
+def head_dimensions(target: Target) -> dict[str, Any]:
+    """What the config of a head in a target's dimensions begins with."""
+    config = target.config
+    return {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "vocab_size": config.vocab_size,
+        "rms_norm_eps": config.rms_norm_eps,
+        "hidden_act": config.hidden_act,
+        "rope_theta": 10000.0,
+        "qkv_bias": False,
+    }

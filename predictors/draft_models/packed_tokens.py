@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from adaeagle.ranges import at_least
+
 
 def write_stream(documents: Iterable[list[int]], path: Path) -> int:
     """Writes token ids of `documents` end to end, a `.npy` of uint32; returns how many."""
@@ -25,8 +27,7 @@ class PackedTokens(Dataset[Tensor]):
     """
 
     def __init__(self, path: Path, window: int) -> None:
-        if window < 2:
-            raise ValueError(f"window must be >= 2, got {window}")
+        at_least(2, window=window)
         self._tokens = np.load(path, mmap_mode="r")
         if len(self._tokens) < window:
             raise ValueError(

@@ -8,20 +8,22 @@ earlier answers, then the answer's very tokens. Texts are written in shards, eac
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from adaeagle import generate_batch
+from adaeagle.data.files import difference, write_whole
+from adaeagle.models.fingerprint import fingerprint
 from adaeagle.models.target import Target
 from predictors.draft_models.conversations import Message
 
@@ -51,17 +53,10 @@ class SelfGenerationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "max_new_tokens",
-            "max_prompt_tokens",
-            "max_turns",
-            "batch_size",
-            "shard_size",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
-        if self.temperature < 0:
-            raise ValueError(f"temperature must be >= 0, got {self.temperature}")
+        least = {"temperature": 0, "seed": 0}
+        for name, value in asdict(self).items():
+            if value < least.get(name, 1):
+                raise ValueError(f"{name} must be >= {least.get(name, 1)}, got {value}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +107,24 @@ def collect_self_generated(
     return paths
 
 
+def text_identity(target: Target) -> dict[str, Any]:
+    """What decides how a target answers a prompt: its weights, and what it makes of text."""
+    tokenizer, generation = target.tokenizer, target.model.generation_config
+    rules = {} if generation is None else generation.to_diff_dict()
+    found = {
+        "target": target.name,
+        "target_weights": fingerprint(target.model),
+        "dtype": str(target.dtype),
+        "generation_config": {key: rules[key] for key in sorted(rules) if key[0] != "_"},
+    }
+    if tokenizer is not None:
+        found["chat_template"] = tokenizer.chat_template
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        rules = tokenizer.get_vocab() if backend is None else backend.to_str()
+        found["tokenizer_sha256"] = sha256(json.dumps(rules).encode()).hexdigest()
+    return json.loads(json.dumps(found, default=str))  # type: ignore[no-any-return]
+
+
 def _claim(
     folder: Path,
     target: Target,
@@ -120,20 +133,18 @@ def _claim(
 ) -> None:
     """Writes down how this folder's text is made; refuses a folder made otherwise."""
     digest = sha256(json.dumps(list(conversations)).encode()).hexdigest()
-    config = {"target": target.name, "conversations_sha256": digest, **asdict(settings)}
+    config = {**text_identity(target), "conversations_sha256": digest, **asdict(settings)}
     path = folder / "own_text.json"
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in config if found.get(key) != config[key]]
-        if differing:
-            key = differing[0]
+        found = json.loads(path.read_bytes())
+        if found != config:
             raise ValueError(
-                f"{folder} holds text collected with {key}={found.get(key)!r}, which must be the "
-                f"same to go on, got {config[key]!r}: choose another folder"
+                f"out must be a folder for text that is made alike, {folder} holds other text: "
+                f"{difference(found, config)}"
             )
         return
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(path, json.dumps(config, indent=2).encode())
+    write_whole(path, json.dumps(config, indent=2).encode())
 
 
 def _answer(
@@ -192,12 +203,4 @@ def write_texts(texts: list[SelfGenerated], path: Path) -> None:
         "answer_lengths": torch.tensor([len(t.answer_ids) for t in texts], dtype=torch.int32),
         "conversations": torch.tensor([t.conversation for t in texts], dtype=torch.int32),
     }
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    save_file(tensors, partial)
-    partial.replace(path)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_whole(path, save(tensors))

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
+from adaeagle.ranges import at_least, in_unit
 from adaeagle.replay.replay import walk
 from adaeagle.trace.trace import Trace
 from predictors.acceptance.base import check_classes
@@ -36,6 +37,7 @@ from predictors.base import (
     LengthPredictions,
     Predictions,
     TrainedPredictor,
+    setting_fields,
 )
 from predictors.data.chains import read_chains
 from predictors.hazard.scorer import (
@@ -53,6 +55,7 @@ LONG = (8, 16, 40)
 """Matches of more tokens are told apart: what a text says a second time may be a loop."""
 
 
+@setting_fields
 class HazardPredictor(TrainedPredictor):
     """A network of acceptance, step by step.
 
@@ -68,19 +71,14 @@ class HazardPredictor(TrainedPredictor):
     needs_embedding = True
     needs_features = True
 
-    def __init__(
-        self, k_max: int = 16, horizon: int = 6, hidden_size: int = 32, dropout: float = 0.2
-    ) -> None:
-        super().__init__()
-        for name, value in (("k_max", k_max), ("horizon", horizon), ("hidden_size", hidden_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        self.k_max = k_max
-        self.horizon = horizon
-        self.hidden_size = hidden_size
-        self.dropout = dropout
+    k_max: int = 16
+    horizon: int = 6
+    hidden_size: int = 32
+    dropout: float = 0.2
+
+    def check_settings(self) -> None:
+        at_least(1, k_max=self.k_max, horizon=self.horizon, hidden_size=self.hidden_size)
+        in_unit(dropout=self.dropout, with_one=False)
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         size = self.hidden_size

@@ -25,8 +25,16 @@ from torch.nn import functional as F
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.policy import Context
+from adaeagle.ranges import above, at_least, in_unit
 from adaeagle.trace.trace import Trace
-from predictors.base import Batch, Examples, LengthPredictions, Predictions, TrainedPredictor
+from predictors.base import (
+    Batch,
+    Examples,
+    LengthPredictions,
+    Predictions,
+    TrainedPredictor,
+    setting_fields,
+)
 from predictors.data.chains import dp_lengths, read_chains
 from predictors.layers.context import ContextLayer, ResidualBlocks
 from predictors.layers.live import live_batch
@@ -34,6 +42,7 @@ from predictors.layers.live import live_batch
 Labels = Literal["paper", "dp"]
 
 
+@setting_fields
 class LengthPredictor(TrainedPredictor):
     """Tells a chain's best length from what is known before a round drafts.
 
@@ -52,35 +61,22 @@ class LengthPredictor(TrainedPredictor):
     num_outputs: ClassVar[int | None] = 1
     """None: one for each length."""
 
-    def __init__(
-        self,
-        k_max: int = 16,
-        labels: Labels = "paper",
-        hidden_size: int = 128,
-        dropout: float = 0.1,
-        use_embedding: bool = True,
-        use_pending: bool = False,
-        num_blocks: int = 2,
-    ) -> None:
-        super().__init__()
-        for name, value in (("k_max", k_max), ("hidden_size", hidden_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
-        if num_blocks < 0:
-            raise ValueError(f"num_blocks must be >= 0, got {num_blocks}")
-        if labels not in ("paper", "dp"):
-            raise ValueError(f"labels must be 'paper' or 'dp', got {labels!r}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {dropout}")
-        self.k_max = k_max
-        self.labels = labels
-        self.hidden_size = hidden_size
-        self.dropout = dropout
-        self.use_embedding = use_embedding
-        self.use_pending = use_pending
-        self.num_blocks = num_blocks
-        self.needs_embedding = use_embedding or use_pending
-        self.needs_cost = labels == "dp"
+    k_max: int = 16
+    labels: Labels = "paper"
+    hidden_size: int = 128
+    dropout: float = 0.1
+    use_embedding: bool = True
+    use_pending: bool = False
+    num_blocks: int = 2
+
+    def check_settings(self) -> None:
+        at_least(1, k_max=self.k_max, hidden_size=self.hidden_size)
+        at_least(0, num_blocks=self.num_blocks)
+        in_unit(dropout=self.dropout, with_one=False)
+        if self.labels not in ("paper", "dp"):
+            raise ValueError(f"labels must be 'paper' or 'dp', got {self.labels!r}")
+        self.needs_embedding = self.use_embedding or self.use_pending
+        self.needs_cost = self.labels == "dp"
 
     def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
         self.first = ContextLayer(
@@ -136,39 +132,22 @@ class LengthPredictor(TrainedPredictor):
         return {"error": errors.abs().mean(), "bias": errors.mean()}
 
 
+@setting_fields
 class LDLPPredictor(LengthPredictor):
     """Predicts the length as a number.
 
     Args:
-        k_max: longest length; of labels and predictions.
-        labels: "paper": what is accepted; "dp": what makes the text cheapest.
-        hidden_size: of the network.
-        dropout: share of each layer that training leaves out.
-        use_embedding: read the embedding of the last token that has a feature.
-        use_pending: read that of the pending token.
-        num_blocks: residual layers between the first and the last.
+        k_max: as all others that are not described here, see `LengthPredictor`.
         penalty: how many times dearer it is to predict one token too few than one too many.
     """
 
     kind = "ldlp"
 
-    def __init__(
-        self,
-        k_max: int = 16,
-        labels: Labels = "paper",
-        hidden_size: int = 128,
-        dropout: float = 0.1,
-        use_embedding: bool = True,
-        use_pending: bool = False,
-        num_blocks: int = 2,
-        penalty: float = 3.0,
-    ) -> None:
-        super().__init__(
-            k_max, labels, hidden_size, dropout, use_embedding, use_pending, num_blocks
-        )
-        if not penalty > 0:
-            raise ValueError(f"penalty must be > 0, got {penalty}")
-        self.penalty = penalty
+    penalty: float = 3.0
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        above(0, penalty=self.penalty)
 
     def begin_at(self, lengths: Tensor) -> None:
         # The constant that the loss likes best is a quantile.
@@ -183,6 +162,7 @@ class LDLPPredictor(LengthPredictor):
         return torch.where(errors < 0, -self.penalty * errors, errors).mean()
 
 
+@setting_fields
 class LDLPClassPredictor(LengthPredictor):
     """Predicts a probability for each length and takes the likeliest."""
 

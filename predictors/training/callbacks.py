@@ -6,6 +6,8 @@ import lightning as L
 import torch
 from torch.optim import Optimizer
 
+from adaeagle.ranges import at_least
+
 log = logging.getLogger(__name__)
 
 
@@ -20,8 +22,7 @@ class SkipNonFiniteSteps(L.Callback):
     """
 
     def __init__(self, max_in_a_row: int = 10) -> None:
-        if max_in_a_row < 1:
-            raise ValueError(f"max_in_a_row must be >= 1, got {max_in_a_row}")
+        at_least(1, max_in_a_row=max_in_a_row)
         self.max_in_a_row = max_in_a_row
         self.num_skipped = 0
         self._in_a_row = 0

@@ -45,6 +45,14 @@ def test_lists_and_strings() -> None:
     assert (policy.nodes, policy.proposal) == (3, "top_k")
 
 
+def test_other_names_of_a_policy_are_known_and_not_listed() -> None:
+    """AdaEAGLE's rules are called by the paper's name as well as by its predictor's."""
+    for other, name in (("adaeagle", "ldlp"), ("adaeagle_ddd", "ldlp_ddd")):
+        assert lookup(other) is lookup(name)
+        assert name in names()
+        assert other not in names()
+
+
 def test_a_policy_is_handed_back() -> None:
     policy = Chain(3)
     assert get_policy(policy) is policy

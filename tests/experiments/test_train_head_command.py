@@ -59,7 +59,7 @@ def test_ctrl_c(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fragments"),
     [
-        (("--kind", "medusa"), ("--kind must be one of eagle, eagle3, lm", "'medusa'")),
+        (("--kind", "tree"), ("--kind must be one of eagle, eagle3, medusa, lm", "'tree'")),
         (("--window", "8"), ("--window must be > max_new_tokens=8, got 8",)),
         (("--learning-rate", "-1"), ("--learning-rate must be > 0, got -1.0",)),
         (("--max-steps", "0"), ("--max-steps", "must be a whole number >= 1, got '0'")),

@@ -89,10 +89,14 @@ def test_wrong_input(train: Any, arguments: tuple[str, ...], fragments: tuple[st
 
 def test_another_run_in_the_folder(train: Any) -> None:
     assert train("--kind", DISCO, "--max-steps", "2")[0] == 0
-    code, _, err = train("--kind", DISCO, "--max-steps", "3")
+    code, _, err = train("--kind", DISCO, "--max-steps", "2", "--seed", "1")
     assert code == 2
     assert "--out must be a folder without another run" in err
-    assert train("--kind", DISCO, "--max-steps", "3", "--no-resume")[0] == 0
+    assert "seed was 0, is 1" in err
+    assert train("--kind", DISCO, "--max-steps", "2", "--seed", "1", "--no-resume")[0] == 0
+    code, _, err = train("--kind", DISCO, "--max-steps", "1", "--seed", "1")
+    assert code == 2
+    assert "--max-steps must be >= 2" in err
 
 
 def test_help_shows_an_example(run: Any) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from safetensors.torch import load_file
 
 import adaeagle
 from adaeagle import EagleDrafter, ModelDrafter, Target
+from adaeagle.drafters.medusa import MedusaDrafter
 from experiments.runs.train_head import Kind, TrainHeadSettings, train_head
+from experiments.runs.training import TrainingFolder, logged, processes
 
 # What two processes run: the launcher starts the script again, so it is a file.
 SCRIPT = """
@@ -66,16 +69,17 @@ def settings(chat_folder: Path, data: Path, tmp_path: Path) -> TrainHeadSettings
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
-@pytest.mark.parametrize("kind", ["eagle", "lm"])
+@pytest.mark.parametrize("kind", ["eagle", "medusa", "lm"])
 def test_it_trains_a_model_that_drafts(settings: TrainHeadSettings, kind: Kind) -> None:
     result = train_head(replace(settings, kind=kind))
     assert result["steps"] == 6
     assert json.loads((settings.out / "result.json").read_text()) == result
-    assert json.loads((settings.out / "config.json").read_text())["window"] == 32
-    assert list(settings.out.glob("log/version_*/metrics.csv"))
+    assert json.loads((settings.out / "settings.json").read_text())["window"] == 32
+    assert "val_loss" in logged(settings.out)
+    assert (settings.out / "learning_curve.png").is_file()
     target = Target.from_pretrained(settings.target)
-    loader = EagleDrafter if kind == "eagle" else ModelDrafter
-    drafter = loader.from_pretrained(result["model"], target)
+    loaders: dict[str, Any] = {"eagle": EagleDrafter, "medusa": MedusaDrafter, "lm": ModelDrafter}
+    drafter = loaders[kind].from_pretrained(result["model"], target)
     plain, drafted = (
         adaeagle.generate(target, used, policy, [0, 1, 70], max_new_tokens=12).token_ids
         for used, policy in ((None, "vanilla"), (drafter, "chain(length=3)"))
@@ -121,6 +125,75 @@ def test_a_finished_run_is_not_trained_again(settings: TrainHeadSettings) -> Non
     second = load_file(f"{again['model']}/model.safetensors")
     assert again["steps"] == 6
     assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+    assert json.loads((settings.out / "result.json").read_text()) == again
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
+def test_a_finished_run_can_be_lengthened_and_nothing_else(settings: TrainHeadSettings) -> None:
+    train_head(settings)
+    longer = replace(settings, max_steps=9)
+    assert train_head(longer)["steps"] == 9
+    assert max(logged(settings.out)["val_loss"]) >= 8
+    written = (settings.out / "settings.json").read_bytes()
+    for change, message in (
+        ({"max_steps": 6}, "max_steps must be >= 9"),
+        ({"learning_rate": 0.1}, "learning_rate was 0.001, is 0.1"),
+        ({"seed": 1}, "seed was 0, is 1"),
+        ({"kind": "eagle3"}, "kind was 'eagle', is 'eagle3'"),
+        ({"num_layers": 2}, "num_layers was None, is 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_head(replace(longer, **change))
+    assert (settings.out / "settings.json").read_bytes() == written
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
+@pytest.mark.parametrize("what", ["chat_template", "generation_config", "data"])
+def test_a_run_does_not_go_on_with_another_text(
+    settings: TrainHeadSettings, what: str, tmp_path: Path
+) -> None:
+    target = Target.from_pretrained(settings.target)
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(settings.data.read_bytes())
+    settings = replace(settings, data=data)
+    train_head(settings, target)
+    if what == "chat_template":
+        assert target.tokenizer is not None
+        target.tokenizer.chat_template = "Be terse. " + target.tokenizer.chat_template
+    elif what == "generation_config":
+        target.model.generation_config.repetition_penalty = 1.5
+    else:
+        data.write_text(data.read_text().replace("cat", "dog"))
+    with pytest.raises(ValueError, match=f"out must be a folder without another run.*{what}"):
+        train_head(replace(settings, max_steps=8), target)
+
+
+def test_the_folder_of_a_model_is_refused_as_it_is(settings: TrainHeadSettings) -> None:
+    settings.out.mkdir()
+    (settings.out / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"out must be a new folder .* holds config\.json"):
+        train_head(settings)
+    assert [file.name for file in settings.out.iterdir()] == ["config.json"]
+
+
+def test_two_processes_do_not_share_a_folder(settings: TrainHeadSettings) -> None:
+    with (
+        TrainingFolder(settings.out, settings),
+        pytest.raises(ValueError, match="no other process writes to"),
+    ):
+        train_head(settings)
+
+
+@pytest.mark.parametrize("left", [{"WORLD_SIZE": "2", "RANK": "0"}, {"RANK": "1"}])
+def test_what_another_job_left_in_the_environment_counts_for_nothing(
+    settings: TrainHeadSettings, left: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    assert processes(settings) == (0, 1)
+    with TrainingFolder(settings.out, settings) as folder:
+        folder.finish({})
+    assert (settings.out / "result.json").is_file()
 
 
 @pytest.mark.slow

@@ -27,7 +27,9 @@ from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 from experiments.runs.train_predictor import TrainPredictorSettings, train_predictor
-from predictors.base import load_predictor
+from predictors.base import TrainedPredictor, load_predictor
+from predictors.data.trace_dataset import read_examples
+from predictors.training.constant import constant_loss
 from predictors.training.predictor import PredictorTraining
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
@@ -193,8 +195,33 @@ def test_a_finished_run_is_told_again(
     first = train_predictor(settings)
     monkeypatch.setattr(L.Trainer, "fit", None)
     assert train_predictor(settings) == first
-    with pytest.raises(ValueError, match=r"out must be a folder without another run, .*max_steps"):
-        train_predictor(replace(settings, max_steps=5))
+    with pytest.raises(ValueError, match=r"out must be a folder without another run, .*batch_size"):
+        train_predictor(replace(settings, batch_size=5))
+
+
+def test_a_finished_run_can_be_lengthened(trace: Path, tmp_path: Path) -> None:
+    settings = settings_for(trace, tmp_path / "it", max_steps=4)
+    train_predictor(settings)
+    assert train_predictor(replace(settings, max_steps=10))["steps"] == 10
+    assert load_predictor(tmp_path / "it").metadata.training["settings"]["max_steps"] == 10
+    assert (tmp_path / "it" / "learning_curve.png").is_file()
+
+
+def test_the_best_constant_is_the_entropy_of_the_labels(trace: Path, tmp_path: Path) -> None:
+    """Of labels alike in number, ln 2; and no network that learns anything does worse."""
+    kind = "disco(shape='chain(length=8)')"
+    result = train_predictor(settings_for(trace, tmp_path / "it", kind=kind))
+    predictor = load_predictor(tmp_path / "it")
+    examples = read_examples(texts_of(3, 2), VOCAB_SIZE, predictor, None)
+    assert isinstance(predictor, TrainedPredictor)
+    batch = examples.whole()
+    predictor.requires_grad_(True)
+    before = predictor.loss(batch)
+    share = batch["accepted"].float().mean()
+    entropy = torch.distributions.Bernoulli(share).entropy()  # type: ignore[no-untyped-call]
+    assert constant_loss(predictor, batch) == pytest.approx(float(entropy), abs=1e-4)
+    assert torch.equal(predictor.loss(batch), before)
+    assert result["val_loss"] < result["constant_loss"] + 0.01
 
 
 def test_it_stops_early_with_the_best_weights(trace: Path, tmp_path: Path) -> None:

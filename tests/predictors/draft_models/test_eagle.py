@@ -13,9 +13,10 @@ from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle_head import EagleHead
 from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, collate, eagle_data
 from predictors.draft_models.eagle import EagleTraining, default_head_config
-from predictors.draft_models.eagle3_roots import Roots
 from predictors.draft_models.rollout import accepted_lengths
 from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
+from predictors.draft_models.unrolled import Roots
+from predictors.training.optimised import Optimisation
 
 STEPS = 60
 
@@ -42,9 +43,8 @@ def _module(
     head = EagleHead(default_head_config(target, num_layers, size))
     if vocab is not None:
         head.set_vocab(torch.tensor(vocab))
-    return EagleTraining(
-        head, target, max_steps=STEPS, learning_rate=3e-3, warmup_steps=5, **arguments
-    )
+    optimisation = Optimisation(STEPS, 3e-3, 0.01, warmup_steps=5)
+    return EagleTraining(head, target, optimisation, **arguments)
 
 
 def _trainer(max_steps: int, folder: Path) -> L.Trainer:
@@ -67,7 +67,7 @@ def test_losses_are_the_published_formula(target: Target) -> None:
     predicted = torch.randn(4, 32, generator=generator)
     module = _module(target)
     is_known = torch.tensor([True, True, False, True])
-    found = module.losses(predicted, true, target.logits(true), is_known)
+    found = module.row_losses(predicted, true, target.logits(true), is_known)
     feature_loss = token_loss = agreement = 0.0
     for row in range(4):
         difference = (predicted[row] - true[row]).abs()
@@ -88,7 +88,7 @@ def test_every_step_is_what_a_draft_from_its_pair_predicts(
     """Step i of a root against a session's chain of the text's own tokens."""
     module = _module(target, num_layers=num_layers, unroll=3)
     batch = collate([dataset[0], dataset[1]])
-    features = module._features(batch)
+    features = module.features(batch)
     roots = Roots.of(batch.is_answer)
     drafter = EagleDrafter(module.head, target)
     with torch.no_grad():
@@ -118,22 +118,21 @@ def test_a_draft_vocabulary_changes_the_token_loss_alone(
     kept = [token for token in range(target.vocab_size) if token not in said]
     all_tokens, none_known = _module(target), _module(target, vocab=kept)
     with torch.no_grad():
-        features = all_tokens._features(batch)
-        feature, token, _ = all_tokens.unrolled_losses(batch, features, features)
-        same, _, agreements = none_known.unrolled_losses(batch, features, features)
-    torch.testing.assert_close(same, feature)
-    assert token > 0
+        features = all_tokens.features(batch)
+        whole, cut = (each.eval().losses(batch, features) for each in (all_tokens, none_known))
+    torch.testing.assert_close(cut["feature_loss"], whole["feature_loss"])
+    assert whole["token_loss"] > 0
     # The last token of the text has none after it: that row alone counts.
     assert int(none_known._is_known(batch).sum() - (~batch.is_answer).sum()) <= 1
-    assert float(agreements[0]) <= 1 / len(batch.token_ids[batch.is_answer])
+    assert float(cut["agreement"]) <= 1 / len(batch.token_ids[batch.is_answer])
 
 
 def _mean(module: EagleTraining, dataset: SelfGeneratedDataset) -> tuple[float, float]:
     batch = collate([dataset[i] for i in range(len(dataset))])
     with torch.no_grad():
-        features = module._features(batch)
-        feature, token, agreements = module.unrolled_losses(batch, features, features)
-    return float(feature + 0.1 * token), float(agreements[0])
+        losses = module.eval().losses(batch, module.features(batch))
+    module.train()
+    return float(losses["loss"]), float(losses["agreement"])
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs

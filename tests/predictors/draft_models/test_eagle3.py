@@ -12,15 +12,14 @@ from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle3_head import Eagle3Head
 from experiments.runs.train_head import TrainHeadSettings, train_head
 from predictors.data.features import target_features
-from predictors.draft_models.data import EagleBatch
+from predictors.draft_models.data import EagleBatch, frequent_tokens
 from predictors.draft_models.eagle3 import (
     Eagle3Training,
     begin_as_target,
     default_head3_config,
-    frequent_tokens,
-    training_layers,
 )
-from predictors.draft_models.eagle3_roots import Roots
+from predictors.draft_models.unrolled import Roots
+from predictors.training.optimised import Optimisation
 
 VOCAB = 96
 UNROLL = 4
@@ -36,7 +35,7 @@ def _module(target: Target, draft_vocab_size: int, **arguments: Any) -> Eagle3Tr
     head = Eagle3Head(default_head3_config(target, draft_vocab_size))
     if head.has_draft_vocab:
         head.set_vocab(torch.randperm(VOCAB)[:draft_vocab_size].sort().values)
-    return Eagle3Training(head, target, max_steps=10, unroll=UNROLL, **arguments)
+    return Eagle3Training(head, target, Optimisation(10, 5e-5), unroll=UNROLL, **arguments)
 
 
 def _batch() -> EagleBatch:
@@ -56,7 +55,7 @@ def _slow_loss(module: Eagle3Training, batch: EagleBatch) -> tuple[float, list[f
     vocab = drafter.vocab_map
     losses: list[list[float]] = [[] for _ in range(module.unroll)]
     hits: list[list[float]] = [[] for _ in range(module.unroll)]
-    features = target_features(target, batch.token_ids, training_layers(target))
+    features = target_features(target, batch.token_ids, Eagle3Training.feature_layers(target))
     for text, answer, states in zip(batch.token_ids, batch.is_answer, features, strict=True):
         target_logits = target.logits(states[:, -target.hidden_size :])
         for pair in (answer[1:]).nonzero().flatten().tolist():
@@ -92,24 +91,25 @@ def _slow_loss(module: Eagle3Training, batch: EagleBatch) -> tuple[float, list[f
 @pytest.mark.parametrize("draft_vocab_size", [40, VOCAB])
 def test_the_loss_is_that_of_drafted_chains(target: Target, draft_vocab_size: int) -> None:
     module, batch = _module(target, draft_vocab_size), _batch()
-    features = target_features(target, batch.token_ids, training_layers(target))
-    size = target.hidden_size
+    features = target_features(target, batch.token_ids, Eagle3Training.feature_layers(target))
     with torch.no_grad():
-        loss, agreements = module.losses(batch, features[..., :-size], features[..., -size:])
+        found = module.losses(batch, features)
         expected, expected_agreements = _slow_loss(module, batch)
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
-    assert agreements.tolist() == pytest.approx(expected_agreements)
+    assert float(found["loss"]) == pytest.approx(expected, rel=1e-5)
+    agreements = [float(value) for name, value in found.items() if name.startswith("agreement")]
+    assert agreements == pytest.approx(expected_agreements)
 
 
 def test_the_gradient_flows_through_every_step(target: Target) -> None:
     """The last step's loss alone moves what the first one read."""
     module, batch = _module(target, 40), _batch()
-    features = target_features(target, batch.token_ids, training_layers(target))
+    features = target_features(target, batch.token_ids, Eagle3Training.feature_layers(target))
     features = features[..., : -target.hidden_size].requires_grad_()
     roots = Roots.of(batch.is_answer)
     assert roots.pairs.tolist() == [3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6]
     assert roots.texts.tolist() == [0] * 7 + [1] * 5
-    *_, last_states = module.states(batch.token_ids, features, roots)
+    first = module.head.fuse(features)
+    *_, last_states = module.states(batch.token_ids, first, roots)
     last_states[0].sum().backward()  # type: ignore[no-untyped-call]
     assert features.grad is not None
     assert (features.grad[0] != 0).any(-1).tolist() == [True] * 4 + [False] * 7
@@ -118,10 +118,9 @@ def test_the_gradient_flows_through_every_step(target: Target) -> None:
 
 def test_stored_features_are_those_of_the_step(target: Target) -> None:
     module, batch = _module(target, VOCAB), _batch()
-    stored = target_features(target, batch.token_ids, training_layers(target))
+    stored = target_features(target, batch.token_ids, Eagle3Training.feature_layers(target))
     again = EagleBatch(batch.token_ids, batch.is_answer, stored)
-    for own, other in zip(module._features(batch), module._features(again), strict=True):
-        torch.testing.assert_close(own, other)
+    torch.testing.assert_close(module.features(batch), module.features(again))
 
 
 def test_the_draft_vocabulary_is_the_most_frequent_of_the_answers() -> None:
@@ -152,7 +151,7 @@ def test_wrong_arguments_are_refused(
     with pytest.raises(ValueError, match=r"draft_vocab_size must be in 1\.\.96, got 97"):
         default_head3_config(target, 97)
     with pytest.raises(ValueError, match=r"num_hidden_layers >= 7, got 4"):
-        training_layers(Target(make_model("llama")))
+        Eagle3Training.feature_layers(Target(make_model("llama")))
 
 
 @pytest.fixture(scope="module")
