@@ -93,6 +93,9 @@ class Context:
     # count → [P] the last tokens of prompt and text, at most so many, the pending one last: lists,
     # since they are searched on the host. Few policies read them: to be asked for while planning.
     recent: Callable[[int], list[list[int]]] | None = None
+    # count → [P, <= count] float32, the target's best log-probs where the pending token was chosen,
+    # before any processor; traces hold 8. To be asked for while planning, too.
+    target_log_probs: Callable[[int], Tensor] | None = None
 
 
 @dataclass(frozen=True, slots=True)

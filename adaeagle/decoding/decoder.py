@@ -92,7 +92,7 @@ class Decoder:
         root = DraftTree.empty(1, self._target.device)
         token = self._acceptance.first(row.sequence, row.process(logits[:, None], root))
         row.sequence.emit([token])
-        row.commit(features.last[0], features.chosen[0] if self._drafting else None)
+        row.commit(features.last[0], logits[0], features.chosen[0] if self._drafting else None)
         clock.ends("other")
         return Piece([token], clock.peek()["other"])
 
@@ -111,6 +111,7 @@ class Decoder:
         clock.ends("other")
         features, logits = self._session.verify(context.token_ids, tree, paths, extra)
         logits, extra_logits = logits.tensor_split([1 + len(tree)], dim=1)
+        own_logits = logits
         if any(row.processors for row in self._rows):
             parts = [row.process(logits[p, None], tree.row(p)) for p, row in enumerate(self._rows)]
             logits = torch.cat(parts)
@@ -123,7 +124,8 @@ class Decoder:
             kept.append([] if row.sequence.is_done else [0, *(node + 1 for node in found.rows)])
             if kept[-1]:
                 chosen = features.chosen[place, kept[-1]] if self._drafting else None
-                row.commit(features.last[place, kept[-1]], chosen)
+                own = own_logits[place, kept[-1][-1]]
+                row.commit(features.last[place, kept[-1]], own, chosen)
         self._session.commit(kept)
         if self._drafting is not None:
             accepted = [found.rows for found in verdicts]
@@ -153,7 +155,12 @@ class Decoder:
             last_token_ids=torch.cat([row.last_id for row in self._rows]),
             features=torch.stack([row.last_feature for row in self._rows]),
             recent=lambda count: [each.tail(count) for each in sequences],
+            target_log_probs=self._target_log_probs,
         )
+
+    def _target_log_probs(self, count: int) -> torch.Tensor:
+        logits = torch.stack([row.last_logits for row in self._rows])
+        return logits.float().log_softmax(-1).topk(count).values
 
     def _proposer(self) -> LiveProposer:
         noise = None

@@ -27,6 +27,7 @@ class Row:
     processors: LogitsProcessorList
     last_id: Tensor  # [1] the last committed token
     last_feature: Tensor  # [D] the target's feature of it
+    last_logits: Tensor  # [V] the target's after it, before any processor
     # What the drafter has not seen: tokens, and features of the positions before each.
     unseen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -46,6 +47,7 @@ class Row:
             ),
             last_id=torch.zeros(1, dtype=torch.int64, device=device),
             last_feature=torch.zeros(target.hidden_size, dtype=target.dtype, device=device),
+            last_logits=torch.zeros(target.vocab_size, device=device),
         )
 
     def process(self, logits: Tensor, tree: DraftTree) -> Tensor:
@@ -55,11 +57,14 @@ class Row:
         text_ids = self.sequence.prompt_ids + self.sequence.token_ids
         return process_paths(self.processors, logits, text_ids, tree)
 
-    def commit(self, last_features: Tensor, drafter_features: Tensor | None) -> None:
+    def commit(
+        self, last_features: Tensor, last_logits: Tensor, drafter_features: Tensor | None
+    ) -> None:
         """After tokens were emitted: keeps what the next round needs of those behind them.
 
         Args:
             last_features: [A, D] of the A tokens that were committed, which the target has run.
+            last_logits: [V] the target's after the last of them.
             drafter_features: [A, C] those that the drafter reads; None: nothing drafts.
         """
         token_ids = torch.tensor(self.sequence.tail(len(last_features) + 1))
@@ -67,6 +72,7 @@ class Row:
         if drafter_features is not None:
             self.unseen.append((token_ids[1:], drafter_features))
         self.last_id, self.last_feature = token_ids[-2:-1], last_features[-1]
+        self.last_logits = last_logits
 
 
 def pending(rows: Many[Row]) -> Pending:

@@ -116,7 +116,13 @@ class ToyTexts:
             last_token_ids=self.last,
             features=self._features[self._rows, self.last],
             recent=self._recent,
+            target_log_probs=self._target_log_probs,
         )
+
+    def _target_log_probs(self, count: int) -> Tensor:
+        # Made up of the draft's: what a policy may read has to be there, whatever it says.
+        logits = self._draft_logits[self._rows, self.last]
+        return logits.float().log_softmax(-1).topk(min(count, logits.shape[-1])).values
 
     def _recent(self, count: int) -> list[list[int]]:
         return [text[-count:] for text in self._text_ids]

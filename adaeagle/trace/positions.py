@@ -42,6 +42,7 @@ class Positions:
         pieces = [piece for text in texts for piece in (text.prompt_ids, text.token_ids)]
         self._token_ids = torch.cat([torch.empty(0, dtype=torch.int64), *pieces])
         self._pending = _before(prompts + news)[self.text_of] + self.num_tokens - 1
+        self._new = _before(news)[self.text_of] + self.within
         seen = torch.tensor([len(text.features) for text in texts], dtype=torch.int64)
         self._seen = _before(seen)[self.text_of] + self.num_tokens - 2
 
@@ -63,7 +64,20 @@ class Positions:
             last_token_ids=self._token_ids[pending - 1],
             features=self._features.index_select(0, self._seen[rows]),
             recent=partial(self.recent, rows),
+            target_log_probs=partial(self.target_log_probs, rows),
         )
+
+    def target_log_probs(self, rows: Tensor, count: int) -> Tensor:
+        """The target's best log-probs where the pending token was chosen: [P, <= count]."""
+        return self._top_log_probs[self.new_places(rows), :count]
+
+    def new_places(self, rows: Tensor) -> Tensor:
+        """Where the pending token lies among the new tokens of all texts end to end: [P]."""
+        return self._new[rows]
+
+    @cached_property
+    def _top_log_probs(self) -> Tensor:
+        return torch.cat([text.top_log_probs for text in self._texts])
 
     def recent(self, rows: Tensor, count: int) -> list[list[int]]:
         """The last tokens of prompt and text up to the pending one, at most so many: [P]."""

@@ -104,6 +104,11 @@ def read_chains(trace: Trace, k_max: int, num_confidences: int = 1) -> Chains:
 
 def dp_lengths(trace: Trace, chains: Chains, cost: CostModel) -> Tensor:
     """The chain length, 0 to K, that a round at each position takes in the cheapest text: [Q]."""
+    return dp(chain_choices(trace, chains, cost), trace.positions).members
+
+
+def chain_choices(trace: Trace, chains: Chains, cost: CostModel) -> Choices:
+    """Fixed chains of every length from 0 to K, at every position."""
     positions = trace.positions
     contexts = positions.num_tokens - 1
     is_tree = torch.zeros_like(contexts, dtype=torch.bool)
@@ -114,8 +119,7 @@ def dp_lengths(trace: Trace, chains: Chains, cost: CostModel) -> Tensor:
         seconds.append(cost.round_seconds(RoundShapes(contexts, widths, drafted, is_tree)))
         accepted.append(torch.minimum(chains.lengths, drafted))
         emitted.append(torch.minimum(accepted[-1] + 1, positions.num_left))
-    family = Choices(torch.stack(emitted), torch.stack(accepted), torch.stack(seconds))
-    return dp(family, positions).members
+    return Choices(torch.stack(emitted), torch.stack(accepted), torch.stack(seconds))
 
 
 def dp_members(trace: Trace, family: Sequence[Policy], cost: CostModel) -> Tensor:

@@ -11,7 +11,7 @@ analysis in discrete time. What to do with it is for a policy that knows what ro
 from LDLP: a distribution instead of a length; it sees the draft's probabilities and tokens as they
 come; the pending token is among its inputs; and so is whether the text repeats itself, whether the
 draft goes along with what followed the last time, and how much of its own end the text has said
-before (`predictors.hazard.suffix_match`); no threshold and no rounding.
+before (`predictors.data.suffix_match`); no threshold and no rounding.
 
 It is small, because it is asked between draft forwards: the context is encoded once a round, a
 token costs one layer of `hidden_size`.
@@ -40,13 +40,13 @@ from predictors.base import (
     setting_fields,
 )
 from predictors.data.chains import read_chains
+from predictors.data.suffix_match import WINDOW, echoes, repeats
 from predictors.hazard.scorer import (
     ECHOES,
     LEAST_LOG_PROB,
     LEAST_PATH_LOG_PROB,
     HazardScorer,
 )
-from predictors.hazard.suffix_match import WINDOW, echoes, repeats
 from predictors.layers.context import ContextLayer, Standardize
 from predictors.token_table import TokenTable
 

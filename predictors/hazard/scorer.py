@@ -21,7 +21,7 @@ from torch import Tensor
 from adaeagle.policy import Context
 from adaeagle.tree import DraftTree
 from predictors.base import Batch, Predictor
-from predictors.hazard.suffix_match import MOST_ECHO, WINDOW, Repeat, echo, repeats
+from predictors.data.suffix_match import MOST_ECHO, WINDOW, Repeat, echo, repeats
 from predictors.layers.live import live_batch
 
 LEAST_LOG_PROB, LEAST_PATH_LOG_PROB = -12.0, -20.0

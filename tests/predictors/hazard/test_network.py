@@ -9,8 +9,8 @@ from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
 from predictors.base import Metadata, load_predictor
+from predictors.data.suffix_match import echoes, repeats
 from predictors.hazard.network import NUM_SCALARS, HazardPredictor, chain_scalars
-from predictors.hazard.suffix_match import echoes, repeats
 
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from predictors.hazard.suffix_match import LEAST, MOST, MOST_ECHO, echoes, repeats
+from predictors.data.suffix_match import LEAST, MOST, MOST_ECHO, echoes, repeats
 
 A, B, C, D = 1114111 - 1, 0, 0xD800, 7  # tokens of any number, characters of all kinds
 
