@@ -139,7 +139,7 @@ class SignalAudit:
     def by_prompt(self, values: Floats) -> Floats:
         """Sums of [Q, ...] over the positions of each prompt: [prompts]."""
         whole = values.reshape(len(values), -1).sum(1)
-        return np.bincount(self.prompts, whole, minlength=self.num_prompts)
+        return np.bincount(self.prompts, whole, minlength=self.num_prompts).astype(float)
 
     def totals(self, members: Tensor) -> Totals:
         """Of rounds that draft chains of lengths [Q]."""

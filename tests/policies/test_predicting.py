@@ -1,7 +1,6 @@
 """Policies that hold a predictor: the contract, the text, and replay, whatever the weights."""
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 from inspect import signature
 from typing import Any
 
@@ -14,7 +13,7 @@ from adaeagle.data.prompts import Prompt
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.identify import identify
 from adaeagle.policy import Context, Policy, StopRule
-from adaeagle.registry import POLICIES, lookup
+from adaeagle.registry import lookup, names
 from adaeagle.replay.replay import replay, texts_of
 from adaeagle.testing import PolicyContract, StopRuleContract
 from adaeagle.testing.contracts import tiny_pair
@@ -65,9 +64,10 @@ class TestShapes(PolicyContract):
 
 def test_no_policy_that_holds_a_predictor_is_left_out() -> None:
     ours = {
-        entry.name
-        for entry in entry_points(group=POLICIES)
-        if entry.value.startswith("policies.") and "predictor" in signature(entry.load()).parameters
+        name
+        for name in names()
+        if lookup(name).__module__.startswith("policies.")
+        and "predictor" in signature(lookup(name)).parameters
     }
     assert ours == {*RULES, *SHAPES}
 
