@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adaeagle.identity import Identify
 from adaeagle.search_space import SearchSpace
-from adaeagle.tree import ROOT, DraftTree, likeliest
+from adaeagle.tree import ROOT, DraftTree, Level, likeliest
 
 ProposalMode = Literal["top_k", "draw"]
 
@@ -282,6 +282,19 @@ class Policy(Component):
         scores = tree.path_log_probs.gather(1, frontier)
         return likeliest(scores, budget.width_of(tree.num_levels)) * budget.max_children
 
+    def runs_network(self, tree: DraftTree, rows: Tensor, found: Level) -> Tensor | bool:
+        """During drafting with a merged drafter: the nodes that its network is run after as well.
+
+        Args:
+            tree: everything drafted in this round.
+            rows: [P, W] the opened nodes.
+            found: what the look-up has proposed after each.
+
+        Returns:
+            bool [P, W], or one answer for all of them. By default all.
+        """
+        return True
+
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
         """After drafting: the nodes to verify, [P, N] bool, closed under parents.
 
@@ -313,6 +326,9 @@ class PolicyWrapper(Composite, Policy):
 
     def expand(self, tree: DraftTree, frontier: Tensor, budget: Budget) -> Tensor:
         return self.policy.expand(tree, frontier, budget)
+
+    def runs_network(self, tree: DraftTree, rows: Tensor, found: Level) -> Tensor | bool:
+        return self.policy.runs_network(tree, rows, found)
 
     def select(self, tree: DraftTree, budget: Budget) -> Tensor:
         return self.policy.select(tree, budget)

@@ -6,20 +6,22 @@ It knows no concrete drafter and no concrete policy, and it alone decides which 
 Shapes: P texts side by side, N verified nodes, V vocabulary.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence as Many
 
 import torch
 
 from adaeagle.decoding.acceptance import Acceptance
 from adaeagle.decoding.clock import RoundClock
-from adaeagle.decoding.proposals import LiveProposer, check_drafter
+from adaeagle.decoding.merging import LiveMerged
+from adaeagle.decoding.proposals import LiveProposer, Reader, check_drafter
 from adaeagle.decoding.results import outcome_of, pieces_of
 from adaeagle.decoding.round import Drafted, draft_round
 from adaeagle.decoding.row import Row, pending
 from adaeagle.decoding.sampling import Sampling
 from adaeagle.decoding.sequence import Sequence
 from adaeagle.drafters.acceptance_watch import watch_acceptance
-from adaeagle.drafters.base import Drafter, DraftSession, Verified
+from adaeagle.drafters.base import Drafter, DraftSession, Pending, Verified
 from adaeagle.models.target import Target
 from adaeagle.policy import Context, Policy
 from adaeagle.records import Piece
@@ -162,22 +164,34 @@ class Decoder:
         logits = torch.stack([row.last_logits for row in self._rows])
         return logits.float().log_softmax(-1).topk(count).values
 
-    def _proposer(self) -> LiveProposer:
+    def _proposer(self) -> LiveProposer | LiveMerged:
         noise = None
         if self._sampling.is_coupled:
             sequences = [row.sequence for row in self._rows]
             noise = lambda depth: self._acceptance.noise(sequences, depth)  # noqa: E731
-        return LiveProposer(
-            self._drafting,
-            lambda: pending(self._rows),
-            self._policy,
-            self._sampling,
-            [row.draws for row in self._rows],
-            None if self._drafter is None else self._drafter.vocab_map,
-            self._target.vocab_size,
-            noise,
-            None if self._drafter is None else self._drafter.max_depth,
-        )
+        drafter, session = self._drafter, self._drafting
+        generators = [row.draws for row in self._rows]
+
+        def proposer(
+            part: Drafter | None, over: DraftSession | None, unseen: Callable[[], Pending]
+        ) -> LiveProposer:
+            return LiveProposer(
+                over,
+                unseen,
+                self._policy if part is drafter else Reader(self._policy.needs),
+                self._sampling,
+                generators,
+                None if part is None else part.vocab_map,
+                self._target.vocab_size,
+                noise,
+                None if part is None else part.max_depth,
+            )
+
+        whole = proposer(drafter, session, lambda: pending(self._rows))
+        if drafter is None or session is None or session.beside is None:
+            return whole
+        network = proposer(drafter.parts[0], session.beside, session.pending_beside)
+        return LiveMerged(network, whole, self._policy)
 
     def _num_rows(self, drafted: Drafted, context: Context) -> int | None:
         """How many nodes a round of static shape verifies; None: the device has to be asked."""

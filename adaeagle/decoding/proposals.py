@@ -4,6 +4,7 @@ Shapes: P texts side by side, W nodes, C children of each, V vocabulary of the d
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -11,12 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.decoding.sampling import Sampling
-from adaeagle.drafters.base import Candidates, Drafter, DraftSession, Proposal
-from adaeagle.policy import Component, Needs, ProposalMode
+from adaeagle.drafters.base import Candidates, Drafter, DraftSession, Pending, Proposal
+from adaeagle.policy import NOTHING, Component, Needs, ProposalMode
 from adaeagle.tree import DraftTree, Level
-
-Pending = tuple[Tensor, Tensor | None, Sequence[int]]
-"""What `DraftSession.catch_up` takes: tokens, features, and how many are each text's own."""
 
 Noise = Callable[[int], Tensor]
 """Of a level, counted from 0: [P, V of the target] Gumbel noise that picks the target's tokens."""
@@ -30,6 +28,14 @@ class DraftReader(Protocol):
 
     @property
     def needs(self) -> Needs: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What is read of drafts where children are never drawn."""
+
+    needs: Needs = NOTHING
+    proposal: ProposalMode = "top_k"
 
 
 class LiveProposer:
@@ -183,6 +189,8 @@ def check_drafter(policy: Component, drafter: Drafter) -> None:
     for part in policy.parts:
         check_drafter(part, drafter)
     name, needs = type(policy).__name__, policy.needs
+    if drafter.parts:  # of both kinds
+        return
     if needs.distribution and drafter.score is not None:
         raise ValueError(
             f"{name} reads probabilities of the draft, which {drafter.name} does not have: its "

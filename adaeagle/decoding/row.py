@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessorList
 
-from adaeagle.decoding.proposals import Pending
 from adaeagle.decoding.sequence import Sequence
+from adaeagle.drafters.base import Pending
 from adaeagle.models.processors import build, process_paths
 from adaeagle.models.target import Target
 from adaeagle.tree import DraftTree

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from adaeagle.tree import DraftTree, ExtraRows
 
+Pending = tuple[Tensor, Tensor | None, Sequence[int]]
+"""What `DraftSession.catch_up` takes: tokens, features, and how many are each text's own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
@@ -52,6 +55,13 @@ class DraftSession(ABC):
     The session keeps two kinds of state: what it knows of the committed texts, which only grows,
     and the nodes of the current round, which the next `catch_up` forgets.
     """
+
+    beside: "DraftSession | None" = None
+    """A draft network's session whose children join this one's, see `MergedDrafter`."""
+
+    def pending_beside(self) -> Pending:
+        """What the session beside this one has not taken in yet; it is handed over but once."""
+        raise NotImplementedError(f"nothing drafts beside {type(self).__name__}")
 
     @abstractmethod
     def catch_up(
@@ -155,6 +165,9 @@ class Drafter(ABC):
 
     score: str | None = None
     """What the scores of its ready-made candidates are; None: it proposes distributions."""
+
+    parts: "tuple[Drafter, ...]" = ()
+    """Of a merged drafter its network and its look-up; () of any other."""
 
     network: nn.Module | None = None
     """Whose weights tell it from others of its name; None where there are none."""

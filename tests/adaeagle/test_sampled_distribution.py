@@ -17,6 +17,8 @@ from torch import Tensor
 from adaeagle import DraftTree, Policy, Target, generate_batch, get_policy
 from adaeagle.decoding import verification as verify
 from adaeagle.drafters.base import Drafter, DraftSession, Proposal
+from adaeagle.drafters.merged import MergedDrafter
+from adaeagle.drafters.suffix import SuffixDrafter
 
 VOCAB = 5
 PROMPT = [2, 0]
@@ -99,7 +101,7 @@ def drafter() -> TableDrafter:
 
 def say(
     target: Target,
-    drafter: TableDrafter,
+    drafter: Drafter,
     policy: Policy,
     distribution: dict[str, Any],
     num_texts: int = 50,
@@ -171,6 +173,37 @@ def test_texts_side_by_side_follow_the_distribution(
 ) -> None:
     texts = say(target, drafter, get_policy(spec), distribution, num_texts=200, max_batch=50)
     assert distance(target, texts, distribution) < 4
+
+
+@pytest.mark.parametrize(
+    ("spec", "distribution"), [(f"static_tree({TREE})", PLAIN), (EAGLE2, COOL_TOP_K)], ids=str
+)
+def test_a_network_and_a_look_up(
+    spec: str, distribution: dict[str, Any], target: Target, drafter: TableDrafter
+) -> None:
+    """Tokens that both propose, and those of one alone, come as often as they must."""
+    merged = MergedDrafter(None, drafter, SuffixDrafter())
+    texts = say(target, merged, get_policy(spec), distribution)
+    assert distance(target, texts, distribution) < 4
+
+
+def test_trying_a_token_twice_is_caught(
+    target: Target, drafter: TableDrafter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: a token that both propose stands in the tree once for each."""
+    accept = verify.accept_child
+
+    def twice(
+        probs: Tensor, children: Sequence[int], drawn_from: Tensor | None, *rest: Any
+    ) -> tuple[int | None, int, Tensor]:
+        doubled = [token for token in children for _ in range(2)]
+        index, tried, residual = accept(probs, doubled, drawn_from, *rest)
+        return None if index is None else index // 2, -(-tried // 2), residual
+
+    monkeypatch.setattr(verify, "accept_child", twice)
+    merged = MergedDrafter(None, drafter, SuffixDrafter())
+    texts = say(target, merged, get_policy(EAGLE2), PLAIN, num_texts=100)
+    assert distance(target, texts, PLAIN) > 12
 
 
 @pytest.mark.parametrize("spec", ["chain(length=3)", EAGLE2])
