@@ -88,7 +88,7 @@ def _prompt_drafts(replayed: Replayed, trace: Trace, cost: CostModel) -> Tensor:
     """[R] what reading the prompt adds to each text's first draft forward."""
     rounds, positions = replayed.rounds, trace.positions
     extra = torch.zeros(len(rounds.rows), dtype=torch.float64)
-    drafts = (rounds.depth > 0).nonzero().flatten()
+    drafts = (rounds.widths > 0).any(1).nonzero().flatten()
     texts = positions.text_of[rounds.rows[drafts]]
     is_first = torch.ones_like(texts, dtype=torch.bool)
     is_first[1:] = texts[1:] != texts[:-1]  # rounds are in order, text by text

@@ -5,7 +5,7 @@ Shapes: R rounds, L draft forwards at most, T texts.
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from adaeagle.data.files import write_whole
 
 FORMAT, VERSION = "adaeagle cost table", 1
 LOOKUP_SECONDS = 1.5e-4
-"""What a level of children that are looked up takes, on a server's core of 2026."""
+"""What a level of children that are looked up takes where it was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class RoundShapes:
     nodes: Tensor  # [R] int64, drafted tokens verified, the root not counted
     is_tree: Tensor  # [R] bool, somewhere more than one child or node a level; else a chain
     caught_up: Tensor | None = None  # [R] tokens the first draft forward takes in; None: several
+    num_lookups: Tensor | None = None  # [R] levels whose children were looked up; None: none
 
     def __post_init__(self) -> None:
         num_rounds = len(self.contexts)
@@ -50,6 +51,7 @@ class RoundShapes:
             self.nodes[chosen],
             self.is_tree[chosen],
             None if self.caught_up is None else self.caught_up[chosen],
+            None if self.num_lookups is None else self.num_lookups[chosen],
         )
 
 
@@ -82,6 +84,7 @@ class CostModel:
     prefill: Table  # by prompt tokens, as its contexts; of one size, 0
     draft_prefill: Table  # likewise: the first draft forward of a text, which reads the prompt
     about: dict[str, Any] = field(default_factory=dict)  # where the seconds come from
+    lookup: float = LOOKUP_SECONDS  # of a level of children that are looked up
 
     @classmethod
     def linear(
@@ -115,22 +118,10 @@ class CostModel:
         about = {"made_up": True}
         return cls(parts, parts, _turned(by_token), Table.stated([0], [draft]), about)
 
-    def with_lookups(self, seconds: float = LOOKUP_SECONDS) -> "CostModel":
-        """The same machine with a drafter that looks tokens up in place of a draft network.
-
-        Args:
-            seconds: of each level.
-        """
-        level = Table.stated([1], [seconds])
-        chain, tree = (
-            replace(parts, first=level, second=level, next=level)
-            for parts in (self.chain, self.tree)
-        )
-        return replace(self, chain=chain, tree=tree, draft_prefill=Table.stated([0], [seconds]))
-
     def draft_seconds(self, shapes: RoundShapes) -> Tensor:
-        """All draft forwards of each round, [R]."""
-        return self._by_kind(shapes, _draft_seconds)
+        """All draft forwards and look-ups of each round, [R]."""
+        seconds = self._by_kind(shapes, _draft_seconds)
+        return seconds if shapes.num_lookups is None else seconds + self.lookup * shapes.num_lookups
 
     def verify_seconds(self, shapes: RoundShapes) -> Tensor:
         """The target's forward and acceptance, [R]; of 0 nodes: plain decoding's step."""
@@ -180,6 +171,7 @@ class CostModel:
             },
             "prefill": self.prefill.to_json(),
             "draft_prefill": self.draft_prefill.to_json(),
+            "lookup": self.lookup,
         }
 
     @classmethod
@@ -198,7 +190,8 @@ class CostModel:
             prefill, draft_prefill = (
                 Table.from_json(raw[name]) for name in ("prefill", "draft_prefill")
             )
-            return cls(chain, tree, prefill, draft_prefill, dict(raw["about"]))
+            lookup = float(raw.get("lookup", LOOKUP_SECONDS))  # early tables have none
+            return cls(chain, tree, prefill, draft_prefill, dict(raw["about"]), lookup)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"its tables must be whole, got {error!r}") from error
 

@@ -10,17 +10,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any
 
 from adaeagle.cost.grid import SPAN, Grid, Shape
-from adaeagle.decoding.generate import stream
+from adaeagle.cost.model import LOOKUP_SECONDS
+from adaeagle.decoding.generate import generate, stream
 from adaeagle.drafters.base import Drafter
+from adaeagle.drafters.suffix import SuffixDrafter
 from adaeagle.models.target import Target
 from adaeagle.policy import Budget, Context, Policy
 from adaeagle.records import Round
 
 SHORT_PROMPTS = (8, 16, 32, 64)
 """Prompts measured for their prefill alone, in tokens, beside those of the contexts."""
+LOOKUP_PROMPTS = 3
+"""Prompts whose levels of looked-up children are timed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +206,37 @@ class Profiler:
         prompt = list(self._prompts[self._num_texts % len(self._prompts)])
         self._num_texts += 1
         return (prompt * -(-num_tokens // len(prompt)))[-num_tokens:]
+
+
+class _Beam(Policy):
+    """A small tree in every round."""
+
+    def plan(self, context: Context) -> Budget:
+        return Budget(depth=4, width=2)
+
+
+def lookup_seconds(target: Target, prompts: Sequence[Sequence[int]]) -> float:
+    """What a level of children that are looked up takes: the median of the first prompts' levels.
+
+    Args:
+        target: decodes.
+        prompts: token ids.
+    """
+    seconds: list[float] = []
+    for prompt in prompts[:LOOKUP_PROMPTS]:
+        room = target.max_length - len(prompt)
+        out = generate(
+            target,
+            SuffixDrafter(),
+            _Beam(),
+            prompt,
+            max_new_tokens=min(SPAN, room),
+            stop_token_ids=[],
+        )
+        # The first round of a text takes in its prompt.
+        drafting = [done.draft_forward_seconds for done in out.rounds if done.depth]
+        seconds += [level for levels in drafting[1:] for level in levels]
+    return median(seconds) if seconds else LOOKUP_SECONDS
 
 
 def _times(found: Round, shape: Shape, context: int, caught_up: int) -> RoundTimes:

@@ -85,15 +85,17 @@ class _Own:
         shape = level.token_ids.shape
         own = torch.arange(first, len(self.tree), device=order.device).expand(shape[0], -1)
         own = own.masked_fill(~self.tree.valid[:, first:], ABSENT).view(shape)
-        is_lookup = level.scores is not None
 
         def at_rows(values: Tensor, fill: float) -> Tensor:
             whole = values.new_full((shape[0], width, *values.shape[2:]), fill)
             index = order.view(*order.shape, *[1] * (values.ndim - 2)).expand_as(values)
             return whole.scatter(1, index, values)
 
-        scores = level.scores if is_lookup else torch.full_like(level.log_probs, -torch.inf)
-        log_probs = torch.full_like(scores, UNLIKELY) if is_lookup else level.log_probs
+        scores, log_probs = level.scores, level.log_probs
+        if scores is None:
+            scores = torch.full_like(log_probs, -torch.inf)
+        else:
+            log_probs = torch.full_like(scores, UNLIKELY)
         return _Children(
             at_rows(own, ABSENT),
             at_rows(level.token_ids, 0),

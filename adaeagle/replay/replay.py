@@ -202,7 +202,7 @@ class _Known:
             self.number[some] = torch.arange(len(some)) + self._num_rounds
             self._num_rounds += len(some)
             self.after[some] = _next(played.rounds, self._trace.positions)
-            self.deepest = max(self.deepest, played.rounds.widths.shape[1])
+            self.deepest = max(self.deepest, int(played.rounds.depth.max()))
 
 
 def _num_nodes(rounds: Rounds) -> int:
@@ -228,7 +228,7 @@ def _slow(front: Tensor, positions: Positions, num_steps: int, latest: Rounds) -
     pace = np.maximum((done + typical) / (num_steps + 1), 1.0)
     order = np.argsort(-left / pace)
     in_vain = (left * (1 - 1 / pace))[order].cumsum() * _num_nodes(latest)
-    calls = (left / pace)[order] * ((1 + latest.widths.shape[1]) * CALL_NODES)
+    calls = (left / pace)[order] * ((1 + int(latest.depth.max())) * CALL_NODES)
     # Entry m: the first m of `order` at once, the others round by round.
     costs = np.append(0.0, in_vain) + np.append(calls, 0.0)
     is_slow = np.zeros(len(front), dtype=bool)

@@ -29,18 +29,22 @@ class Rounds:
     num_emitted: Tensor  # [R] int64
     num_drafted: Tensor  # [R] int64
     num_verified: Tensor  # [R] int64
+    depth: Tensor  # [R] int64, levels drafted
     widths: Tensor  # [R, L] int64, nodes run by each draft forward
+    num_lookups: Tensor  # [R] int64, levels whose children were looked up
     is_tree: Tensor  # [R] bool
-
-    @property
-    def depth(self) -> Tensor:
-        """[R] int64, draft forwards made."""
-        return (self.widths > 0).sum(1)
 
     def shapes(self, positions: Positions) -> RoundShapes:
         """What a `CostModel` prices; a round pays for taking in what it emits itself."""
         contexts = positions.num_tokens[self.rows] - 1
-        return RoundShapes(contexts, self.widths, self.num_verified, self.is_tree, self.num_emitted)
+        return RoundShapes(
+            contexts,
+            self.widths,
+            self.num_verified,
+            self.is_tree,
+            self.num_emitted,
+            self.num_lookups,
+        )
 
     def take(self, chosen: Tensor) -> "Rounds":
         """Some of the rounds, [R'] int64 or a mask [R]."""
@@ -65,6 +69,7 @@ class Played:
     drafted: Drafted
     path: Tensor  # [P, L] the drafted nodes that the text goes through, -1 where none
     num_missing: int
+    looks_up: bool  # children were looked up, of some levels at least
 
 
 def play(
@@ -81,7 +86,7 @@ def play(
     context = positions.context(rows, number)
     if is_active is not None:
         context = replace(context, remaining=torch.where(is_active, context.remaining, 1))
-    proposer = trace.proposer(rows, policy.needs)
+    proposer = trace.proposer(rows, policy)
     drafted = draft_round(policy, proposer, context, clock)
     tree = drafted.tree
     path, widths = torch.zeros(2, len(rows), 0, dtype=torch.int64)
@@ -89,10 +94,10 @@ def play(
         path = trace.path(rows, proposer, tree)
         if not tree.is_dense:
             path = path.masked_fill(~tree.valid.gather(1, path.clamp(min=0)), ROOT)
-        widths = _widths(tree)
-    rounds = _count(drafted, path, widths, positions, rows)
+        widths = _widths(proposer.ran(tree))
+    rounds = _count(drafted, path, widths, positions, rows, proposer.looks_up)
     clock.ends("other")
-    return Played(rounds, drafted, path, proposer.num_missing)
+    return Played(rounds, drafted, path, proposer.num_missing, proposer.looks_up)
 
 
 def play_nested(policies: Sequence[Policy], trace: Trace, rows: Tensor) -> list[Rounds]:
@@ -107,12 +112,15 @@ def play_nested(policies: Sequence[Policy], trace: Trace, rows: Tensor) -> list[
         tree = whole.drafted.tree.cut(depth)
         keep = policy.select(tree, budget) if len(tree) > 0 else tree.valid
         path, widths = whole.path[:, :depth], whole.rounds.widths[:, :depth]
-        rounds.append(_count(Drafted(tree, keep, budget), path, widths, positions, rows))
+        drafted = Drafted(tree, keep, budget)
+        rounds.append(_count(drafted, path, widths, positions, rows, whole.looks_up))
     return rounds
 
 
 def _widths(tree: DraftTree) -> Tensor:
     """The nodes that each forward ran, [P, L]: those that have a first child."""
+    if tree.num_levels == 0:
+        return torch.zeros(tree.num_rounds, 0, dtype=torch.int64)
     if tree.is_dense:
         return torch.tensor([num for num, _ in tree.levels]).expand(tree.num_rounds, -1)
     widths, start = [], 0
@@ -124,9 +132,15 @@ def _widths(tree: DraftTree) -> Tensor:
 
 
 def _count(
-    drafted: Drafted, path: Tensor, widths: Tensor, positions: Positions, rows: Tensor
+    drafted: Drafted,
+    path: Tensor,
+    widths: Tensor,
+    positions: Positions,
+    rows: Tensor,
+    looks_up: bool,
 ) -> Rounds:
     tree, keep, budget = drafted.tree, drafted.keep, drafted.budget
+    depth = tree.row_depths
     is_kept = path >= 0
     if path.shape[1] > 0:
         is_kept = is_kept & keep.gather(1, path.clamp(min=0))
@@ -134,15 +148,18 @@ def _count(
     num_drafted = tree.valid.sum(1)
     is_wide = budget.max_children > 1 or budget.width_of(0) > 1
     is_tree = torch.full_like(rows, is_wide, dtype=torch.bool)
-    if is_wide and not tree.is_dense:  # beside trees there may be chains
-        is_tree = (num_drafted == 0) | (num_drafted > (widths > 0).sum(1))
+    if not tree.is_dense:  # beside trees there may be chains
+        is_tree = (num_drafted > depth) | (is_tree & (num_drafted == 0))
     return Rounds(
         rows=rows,
         num_accepted=num_accepted,
         num_emitted=torch.minimum(num_accepted + 1, positions.num_left[rows]),
         num_drafted=num_drafted,
         num_verified=keep.sum(1),
+        depth=depth,
         widths=widths,
+        # One more level is looked for than is found, unless there may be no more.
+        num_lookups=torch.minimum(depth + 1, torch.as_tensor(budget.depth)) * looks_up,
         is_tree=is_tree,
     )
 

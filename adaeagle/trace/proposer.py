@@ -4,7 +4,7 @@ Shapes: P positions side by side, N drafted nodes, W opened nodes, C children of
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from adaeagle.decoding.round import Proposer
 from adaeagle.policy import NOTHING, Needs
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.expander import Expander
@@ -21,6 +22,29 @@ from adaeagle.tree import DraftTree, Level
 
 class NotRecordedError(LookupError):
     """A replayed policy asked for a node that the trace does not hold."""
+
+
+class ReplayProposer(Proposer, Protocol):
+    """Proposes at recorded positions."""
+
+    @property
+    def num_missing(self) -> int:
+        """Nodes that had to be drafted."""
+        ...
+
+    @property
+    def runs(self) -> list[Ints] | None:
+        """[P, W] of each forward: the envelope's nodes that were run; None: others were."""
+        ...
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether children are looked up, of some levels at least."""
+        ...
+
+    def ran(self, tree: DraftTree) -> DraftTree:
+        """What of a drafted tree a draft network has proposed."""
+        ...
 
 
 class RecordedProposer:
@@ -36,6 +60,7 @@ class RecordedProposer:
 
     is_drawn = False
     max_depth = None
+    looks_up = False
 
     def __init__(
         self,
@@ -55,7 +80,6 @@ class RecordedProposer:
         self._children = envelope.roots[rows].view(-1, 1).numpy()  # [P, W*C]
         self._num_ranks = 1  # C
         self.runs: list[Ints] = []
-        """[P, W] of each forward: the envelope's nodes that were run."""
         self.num_missing = 0
         """Nodes that had to be drafted."""
 
@@ -104,6 +128,9 @@ class RecordedProposer:
             entropies=entropies,
             confidences=confidences,
         )
+
+    def ran(self, tree: DraftTree) -> DraftTree:
+        return tree
 
     def _columns(self, tree: DraftTree, rows: Tensor) -> Ints:
         """Rows of the last level [P, W], counted from its first."""

@@ -64,6 +64,11 @@ class Recorder:
             raise ValueError(
                 f"{self.drafter.name} cannot be recorded: its drafts depend on more than the text"
             )
+        if self.drafter.score is not None:
+            raise ValueError(
+                f"{self.drafter.name} needs no record: what is looked up in a text is found anew, "
+                "so record a draft network and replay with this drafter"
+            )
         if not self.policies:
             raise ValueError("policies must name at least one envelope, got none")
         for spec in self.policies:

@@ -6,17 +6,18 @@ policy is replayed, by the same code as live.
 Shapes: P positions side by side, W nodes, C children, E draft rows, L levels.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from adaeagle.decoding.proposals import LiveProposer
+from adaeagle.decoding.merging import MergedProposer
+from adaeagle.decoding.proposals import LiveProposer, Reader, check_drafter
 from adaeagle.decoding.sampling import Sampling
 from adaeagle.drafters.base import Candidates, Drafter, DraftSession, PrefixSession, Proposal
-from adaeagle.policy import NOTHING, Needs, ProposalMode
+from adaeagle.policy import Needs, Policy
+from adaeagle.trace.proposer import RecordedProposer, ReplayProposer
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import ROOT, DraftTree
@@ -25,41 +26,36 @@ from adaeagle.tree import ROOT, DraftTree
 class RedraftedTrace(Trace):
     """A trace whose drafts are made by a drafter while policies ask for them.
 
+    Of a merged drafter the look-up's are; its network must be the one that was recorded.
+
     Args:
         texts: in the order in which a policy that learns across texts sees them.
         vocab_size: of the target.
         redrafter: must be replayable.
+        drafter: as for any trace.
     """
 
-    def __init__(self, texts: Sequence[RecordedText], vocab_size: int, redrafter: Drafter) -> None:
+    def __init__(
+        self,
+        texts: Sequence[RecordedText],
+        vocab_size: int,
+        redrafter: Drafter,
+        drafter: Callable[[], Drafter] | None = None,
+    ) -> None:
         if not redrafter.is_replayable:
             raise ValueError(
                 f"{redrafter.name} cannot be replayed: its drafts depend on more than the text"
             )
-        super().__init__(texts, vocab_size)
+        super().__init__(texts, vocab_size, drafter)
         self._redrafter = redrafter
         self._opened: dict[int, PrefixSession] = {}  # by text
 
-    def proposer(self, rows: Tensor, needs: Needs = NOTHING) -> "Redrafting":  # type: ignore[override]
-        if needs.distribution and self._redrafter.score is not None:
-            raise ValueError(
-                f"{self._redrafter.name} has no probabilities that a policy could read: its scores "
-                f"are of another kind ({self._redrafter.score})"
-            )
-        return Redrafting(self._session(rows), needs, self._redrafter)
-
-    def path(self, rows: Tensor, proposer: object, tree: DraftTree) -> Tensor:
-        following = self.positions.following(rows, tree.num_levels)
-        node = torch.full_like(rows, ROOT)
-        path = []
-        for level in range(tree.num_levels):
-            is_next = (tree.depths == level + 1) & (tree.parents == node.unsqueeze(1)) & tree.valid
-            is_next &= tree.token_ids == following[:, level, None]
-            # Where no node follows, none hangs from it either: a row that is nobody's parent.
-            node = torch.where(is_next.any(1), is_next.long().argmax(1), len(tree))
-            path.append(node)
-        found = torch.stack(path, dim=1)
-        return found.masked_fill(found == len(tree), ROOT)
+    def proposer(self, rows: Tensor, policy: Policy) -> ReplayProposer:
+        check_drafter(policy, self._redrafter)
+        redrafted = Redrafting(self._session(rows), policy.needs, self._redrafter)
+        if not self._redrafter.parts:
+            return redrafted
+        return RecordedMerged(self.recorded(rows, policy.needs), redrafted, policy)
 
     def _session(self, rows: Tensor) -> "PositionsSession":
         texts = self.positions.text_of[rows]
@@ -77,18 +73,11 @@ class RedraftedTrace(Trace):
         return self._opened[text]
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """What is read of drafts where texts are greedy."""
-
-    needs: Needs
-    proposal: ProposalMode = "top_k"
-
-
 class Redrafting(LiveProposer):
     """Proposes at recorded positions what the drafter would live."""
 
     num_missing = 0
+    runs = None
 
     def __init__(self, session: DraftSession, needs: Needs, drafter: Drafter) -> None:
         super().__init__(
@@ -100,6 +89,29 @@ class Redrafting(LiveProposer):
             drafter.vocab_map,
             max_depth=drafter.max_depth,
         )
+        self.looks_up = drafter.score is not None
+
+    def ran(self, tree: DraftTree) -> DraftTree:
+        return tree.cut(0) if self.looks_up else tree
+
+
+class RecordedMerged(MergedProposer):
+    """Proposes what a network was recorded to, and what a look-up would live."""
+
+    runs = None
+    looks_up = True
+
+    def __init__(self, network: RecordedProposer, lookup: Redrafting, policy: Policy) -> None:
+        super().__init__(network, lookup, policy)
+        self._recorded = network
+
+    @property
+    def num_missing(self) -> int:
+        """Nodes that had to be drafted."""
+        return self._recorded.num_missing
+
+    def ran(self, tree: DraftTree) -> DraftTree:
+        return self.network_tree or tree.cut(0)
 
 
 class PositionsSession(DraftSession):

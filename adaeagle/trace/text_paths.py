@@ -17,7 +17,7 @@ from torch import Tensor
 
 from adaeagle.trace.envelope import UNKNOWN, Envelope
 from adaeagle.trace.positions import Positions
-from adaeagle.tree import ROOT
+from adaeagle.tree import ROOT, DraftTree
 
 Ints = npt.NDArray[np.int64]
 Sizes = tuple[tuple[int, int], ...]
@@ -90,6 +90,25 @@ class TextPaths:
             found[1, here, level] = rank
             node = children[node, rank]
         return found
+
+
+def text_path(tree: DraftTree, following: Tensor) -> Tensor:
+    """The same of trees that are no part of an envelope, found by their tokens: [P, L].
+
+    Args:
+        tree: L levels of drafted nodes.
+        following: [P, L] int64 the text's next tokens, -1 beyond its end.
+    """
+    node = torch.full_like(following[:, 0], ROOT)
+    path = []
+    for level in range(tree.num_levels):
+        is_next = (tree.depths == level + 1) & (tree.parents == node.unsqueeze(1)) & tree.valid
+        is_next &= tree.token_ids == following[:, level, None]
+        # Where no node follows, none hangs from it either: a row that is nobody's parent.
+        node = torch.where(is_next.any(1), is_next.long().argmax(1), len(tree))
+        path.append(node)
+    found = torch.stack(path, dim=1)
+    return found.masked_fill(found == len(tree), ROOT)
 
 
 class _Families(NamedTuple):

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from adaeagle.drafters.base import Drafter
-from adaeagle.policy import NOTHING, Needs
+from adaeagle.policy import Needs, Policy
 from adaeagle.trace.envelope import Envelope
 from adaeagle.trace.expander import Expander
 from adaeagle.trace.positions import Positions
-from adaeagle.trace.proposer import RecordedProposer
+from adaeagle.trace.proposer import RecordedProposer, ReplayProposer
 from adaeagle.trace.text import RecordedText
-from adaeagle.trace.text_paths import TextPaths
+from adaeagle.trace.text_paths import TextPaths, text_path
 from adaeagle.tree import DraftTree
 
 
@@ -42,16 +42,24 @@ class Trace:
         self._load = drafter
         self._expander: Expander | None = None
 
-    def proposer(self, rows: Tensor, needs: Needs = NOTHING) -> RecordedProposer:
-        """What stands in for the draft model at positions `rows` [P], each once."""
-        if needs.scores:
+    def proposer(self, rows: Tensor, policy: Policy) -> ReplayProposer:
+        """What stands in for the drafter at positions `rows` [P], each once.
+
+        Raises:
+            ValueError: the policy reads of drafts what they do not have.
+        """
+        if policy.needs.scores:
             raise ValueError(
                 "scores were not recorded: of drafters that look tokens up, replay one"
             )
+        return self.recorded(rows, policy.needs)
+
+    def recorded(self, rows: Tensor, needs: Needs) -> RecordedProposer:
+        """What stands in for the draft network."""
         expander = None if self._load is None else self._expand
         return RecordedProposer(self.envelope, rows, expander, self.vocab_size, needs)
 
-    def path(self, rows: Tensor, proposer: RecordedProposer, tree: DraftTree) -> Tensor:
+    def path(self, rows: Tensor, proposer: ReplayProposer, tree: DraftTree) -> Tensor:
         """The drafted nodes that the texts go through, one a level: [P, L], -1 where none.
 
         Args:
@@ -59,6 +67,8 @@ class Trace:
             proposer: of these positions.
             tree: what it drafted, at least one level.
         """
+        if proposer.runs is None:
+            return text_path(tree, self.positions.following(rows, tree.num_levels))
         return torch.from_numpy(self.paths.through(rows, proposer.runs, tree.levels))
 
     def _expand(self) -> Expander:

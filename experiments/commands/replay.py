@@ -30,7 +30,7 @@ def replay(
         str | None,
         typer.Option(
             help="Drafts in place of the recorded drafter, one that looks tokens up such as "
-            "ngram(n_max=3). Default: what was recorded.",
+            "ngram(n_max=3), or one merged of it and a look-up. Default: what was recorded.",
             metavar="SPEC",
         ),
     ] = None,

@@ -6,7 +6,7 @@ draft forward of ten nodes costs far less than ten of one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from adaeagle.bench import provenance
 from adaeagle.bench.run_folder import RunFolder
 from adaeagle.cost.grid import Grid
 from adaeagle.cost.model import CostModel
-from adaeagle.cost.profiler import Profiler, TextTimes
+from adaeagle.cost.profiler import Profiler, TextTimes, lookup_seconds
 from adaeagle.cost.tally import Tally
 from adaeagle.data.prompts import Conversation
 from experiments.errors import InputError, argument, reason
@@ -93,7 +93,7 @@ def profile(settings: ProfileSettings) -> ProfileResult:
         "num_rounds": tally.num_rounds,
         "seconds": tally.seconds,
     }
-    model = tally.model(metadata)
+    model = replace(tally.model(metadata), lookup=lookup_seconds(models.target, token_ids))
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         model.save(folder.path / "cost.json")
         files = [folder.path / "cost.json", folder.write("cost.png", png(cost_figure(model)))]

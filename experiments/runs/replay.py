@@ -117,8 +117,7 @@ def _run(settings: ReplaySettings) -> tuple[list[PromptRecord], dict[str, Any], 
         device = None if settings.strict else settings.device or ""
         trace = load_trace(folder, settings.split, device)
     else:
-        trace = redrafted_trace(folder, settings.split, settings.drafter, settings.device)
-        cost = cost.with_lookups()
+        trace = redrafted_trace(folder, settings)
         settings = replace(settings, oracle=False)  # oracles are solved on recorded drafts
     check_policies(arms, partial(folder.manifest.models, trace.texts[0].features.shape[1]))
     config = {
@@ -203,26 +202,26 @@ def load_trace(folder: TraceFolder, split: str, device: str | None) -> Trace:
         return Trace(texts, folder.manifest.vocab_size, drafter)
 
 
-def redrafted_trace(
-    folder: TraceFolder, split: str, spec: str, device: str | None
-) -> RedraftedTrace:
+def redrafted_trace(folder: TraceFolder, settings: ReplaySettings) -> RedraftedTrace:
     """The texts of a split, with a drafter in place of the recorded one that looks tokens up.
 
-    Args:
-        folder: of the trace.
-        split: all, tune or test.
-        spec: of the drafter.
-        device: of the target, which drafters are made for; None: the default.
+    A merged drafter's network must be the one that was recorded.
     """
-    manifest = folder.manifest
-    options = ModelOptions(manifest.target, spec, device, manifest.dtype)
-    drafter = load_models(options, needs_drafter=True, is_greedy=True).drafter
+    manifest, spec = folder.manifest, settings.drafter
+    assert spec is not None
+    options = ModelOptions(manifest.target, spec, settings.device, manifest.dtype)
+    models = load_models(options, needs_drafter=True, is_greedy=True)
+    drafter = models.drafter
     assert drafter is not None
-    texts = _texts(folder, split)
+    texts = _texts(folder, settings.split)
     with argument("--drafter", spec, errors=ValueError):
-        if drafter.network is not None:
+        network = drafter.parts[0] if drafter.parts else None
+        if network is not None:
+            check_models(manifest, target=models.target, drafter=network)
+        elif drafter.network is not None:
             raise ValueError("it has a network: record a trace and a cost table with it")
-        return RedraftedTrace(texts, manifest.vocab_size, drafter)
+        load = None if settings.strict or network is None else lambda: network
+        return RedraftedTrace(texts, manifest.vocab_size, drafter, load)
 
 
 def _texts(folder: TraceFolder, split: str) -> list[RecordedText]:

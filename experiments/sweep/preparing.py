@@ -217,7 +217,7 @@ def _check_models(policy: Policy, models: Manifest, scorer: Scorer) -> None:
     """Refuses a policy that was made for other models, or reads what the trace does not hold."""
     feature_size = scorer.trace.texts[0].features.shape[1]
     policy.check(lambda: models.models(feature_size))
-    scorer.trace.proposer(torch.arange(1), policy.needs)
+    scorer.trace.proposer(torch.arange(1), policy)
 
 
 def _fitted(templates: dict[str, Call], trees: FittedTrees | None) -> list[dict[str, Option]]:

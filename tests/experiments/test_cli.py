@@ -267,7 +267,7 @@ def test_policies(run: Any) -> None:
 def test_drafters(run: Any) -> None:
     assert run("drafters").code == 0
     rows = {row["name"]: row for row in json.loads(run("drafters", "--json").stdout)}
-    assert {"eagle", "lm", "medusa", "ngram", "suffix", "recycling"} <= rows.keys()
+    assert {"eagle", "lm", "medusa", "ngram", "suffix", "recycling", "merged"} <= rows.keys()
     assert rows["eagle"]["arguments"] == "head='mini', draft_vocab=None, revision=None"
     assert all(row["does"] and row["source"] and row["kind"] == "drafter" for row in rows.values())
     refused = run("drafters", "ngrams")
@@ -275,7 +275,9 @@ def test_drafters(run: Any) -> None:
     assert "did you mean 'ngram'?" in refused.stderr
 
 
-@pytest.mark.parametrize("spec", ["ngram(n_max=3)", "suffix", "recycling(num_kept=2)"])
+@pytest.mark.parametrize(
+    "spec", ["ngram(n_max=3)", "recycling(num_kept=2)", "merged(eagle(head='mini'), suffix)"]
+)
 def test_drafters_without_weights(compare: Any, tmp_path: Path, spec: str) -> None:
     found = compare("--drafter", spec, "--policies", "vanilla", "chain(length=4)", "--json")
     assert found.code == 0, found.stderr

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from adaeagle.bench.run_folder import RunFolder
-from adaeagle.cost.model import CostModel
+from adaeagle.cost.model import LOOKUP_SECONDS, CostModel
 
 GRID = ("--widths", 1, 3, "--nodes", 6, 2, "--contexts", 60, "--rounds", 1)
 LAST_LINE = (
@@ -38,6 +38,8 @@ def test_it_writes_a_cost_model_and_a_picture(profile: Any, folders: Any) -> Non
     assert model.tree.next.sizes.tolist() == [1, 3]
     assert model.chain.verify.contexts.tolist() == [60]
     assert int(model.tree.verify.count.min()) >= 1
+    assert 0 < model.lookup < 1
+    assert model.lookup != LOOKUP_SECONDS
     about = model.about
     assert about["config"]["target"] == str(folders.target)
     assert about["config"]["drafter"] == str(folders.head)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from adaeagle.policy import NOTHING
 from adaeagle.trace.proposer import RecordedProposer
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
@@ -25,7 +26,7 @@ def drafted(
 ) -> tuple[DraftTree, RecordedProposer]:
     """Three levels; below the first random nodes are run, of those that were recorded."""
     generator = torch.Generator().manual_seed(seed)
-    proposer, children = trace.proposer(rows), trace.envelope.children
+    proposer, children = trace.recorded(rows, NOTHING), trace.envelope.children
     tree, opened = DraftTree.empty(len(rows), "cpu"), torch.full((len(rows), 1), -1)
     nodes = trace.envelope.roots[rows].view(-1, 1)
     counts = None
