@@ -276,9 +276,11 @@ def test_drafters(run: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "spec", ["ngram(n_max=3)", "recycling(num_kept=2)", "merged(eagle(head='mini'), suffix)"]
+    "spec",
+    ["ngram(n_max=3)", "suffix", "recycling(num_kept=2)", "merged(pretrained('HEAD'), suffix)"],
 )
-def test_drafters_without_weights(compare: Any, tmp_path: Path, spec: str) -> None:
+def test_drafters_of_any_kind(compare: Any, folders: Any, spec: str) -> None:
+    spec = spec.replace("HEAD", str(folders.head))
     found = compare("--drafter", spec, "--policies", "vanilla", "chain(length=4)", "--json")
     assert found.code == 0, found.stderr
 
