@@ -120,7 +120,8 @@ def generate_batch(
         target: as in `generate`.
         drafter: as in `generate`.
         policy: as in `generate`. One that learns from each round begins anew with every
-            `max_batch` texts, which then wait for each other.
+            `max_batch` texts, which then wait for each other; one that learns across texts takes
+            them one after another.
         prompts: at least one token each.
         max_batch: most texts side by side.
         max_new_tokens: of every text, or of each.
@@ -190,7 +191,10 @@ def stream_batch(
     policy = get_policy(policy)
     policy.check(partial(identify, target, drafter))
     begin = partial(Decoder, target, drafter, policy, how)
-    # What a policy learns is one entry a row, so that rows keep their texts.
+    # What a policy learns is one entry a row, so that rows keep their texts; what it keeps from
+    # one text to the next is of one row.
+    if policy.learns and policy.state_dict():
+        max_batch = 1
     return _side_by_side(begin, sequences, max_batch, is_continuous=not policy.learns)
 
 

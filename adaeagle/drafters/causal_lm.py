@@ -13,6 +13,7 @@ from transformers import AutoConfig
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.drafters.base import Drafter, Proposal
 from adaeagle.drafters.session import NetworkSession
+from adaeagle.models.kv_cache import KVCache
 from adaeagle.models.target import Target
 
 
@@ -82,7 +83,7 @@ class ModelSession(NetworkSession):
                 del self._first[row]
             counts = [count + (row in begun) for row, count in enumerate(counts)]
             token_ids = shifted[:, : max(counts)]
-        return self.catch_up_on(token_ids, None, counts)
+        return super().catch_up(token_ids, None, counts)
 
     def replace(self, row: int, prompt_ids: Sequence[int]) -> None:
         super().replace(row, prompt_ids)
@@ -94,11 +95,16 @@ class ModelSession(NetworkSession):
         self._first = {place: token for place, token in first.items() if token is not None}
 
     def run(
-        self, token_ids: Tensor, states: Tensor | None, positions: Tensor, mask: Tensor | None
+        self,
+        token_ids: Tensor,
+        states: Tensor | None,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: KVCache,
     ) -> Tensor:
         # A target's text may outgrow the draft model's context: drafts get worse there, no more.
         positions = positions.clamp(max=self._model.max_length - 1)
-        return self._model.forward(token_ids, positions, mask, self._cache).last
+        return self._model.forward(token_ids, positions, mask, cache).last
 
     def logits(self, outputs: Tensor) -> Tensor:
         return self._model.logits(outputs)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaeagle.drafters.base import Drafter, Proposal
+from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.draft_vocab import check_vocab
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
@@ -139,17 +139,20 @@ class EagleSession(NetworkSession):
         super().__init__(cache, drafter.target.dtype, num_unseen=1)
         self._drafter = drafter
 
-    def catch_up(
-        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
-    ) -> Proposal:
-        return self.catch_up_on(token_ids, self._drafter.states(_needed(features)), counts)
+    def states_before(self, features: Tensor | None) -> Tensor:
+        return self._drafter.states(_needed(features))
 
     def run(
-        self, token_ids: Tensor, states: Tensor | None, positions: Tensor, mask: Tensor | None
+        self,
+        token_ids: Tensor,
+        states: Tensor | None,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: KVCache,
     ) -> Tensor:
-        self._cache.reserve(token_ids.shape[1])
+        cache.reserve(token_ids.shape[1])
         embeddings = self._drafter.embed(token_ids)
-        outputs = self._drafter.head(embeddings, states, positions, mask, self._cache)
+        outputs = self._drafter.head(embeddings, states, positions, mask, cache)
         assert isinstance(outputs, Tensor)
         return outputs
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from adaeagle.drafters.base import DraftSession, Proposal
-from adaeagle.models.kv_cache import KVCache, additive, attention_mask
+from adaeagle.models.kv_cache import KVCache, additive, attention_mask, causal_mask
 
 
 class NodePaths:
@@ -74,15 +74,21 @@ class NetworkSession(DraftSession):
 
     @abstractmethod
     def run(
-        self, token_ids: Tensor, states: Tensor | None, positions: Tensor, mask: Tensor | None
+        self,
+        token_ids: Tensor,
+        states: Tensor | None,
+        positions: Tensor,
+        mask: Tensor | None,
+        cache: KVCache,
     ) -> Tensor:
-        """Runs tokens, appended to the cache: [P, A] → outputs [P, A, H].
+        """Runs tokens, appended to a cache: [P, A] → outputs [P, A, H].
 
         Args:
             token_ids: [P, A] int64.
             states: [P, A, H] what the network reads beside each token; None: nothing.
             positions: [P, A] int64.
             mask: additive [P, 1, A, slots]; None: causal, everything before.
+            cache: of all texts, or of one that begins; it may have to `reserve` room.
         """
 
     @abstractmethod
@@ -104,37 +110,67 @@ class NetworkSession(DraftSession):
         self._nodes = NodePaths()
         self._outputs = self._outputs[:, : self._num_text]
 
-    def append(self, token_ids: Tensor, states: Tensor | None, counts: Sequence[int]) -> Tensor:
-        """Adds tokens to the texts: outputs [P, A, H].
+    def states_before(self, features: Tensor | None) -> Tensor | None:
+        """What a token reads of the target's features before it, [P, A, D]; None: nothing."""
+        return None
+
+    def catch_up(
+        self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]
+    ) -> Proposal:
+        self.reset()
+        begun: dict[int, Tensor] = {}
+        for row, (count, length) in enumerate(zip(counts, self._cache.lengths, strict=True)):
+            if count > 0 and length == 0:
+                own = None if features is None else features[row : row + 1, :count]
+                states = self.states_before(own)
+                begun[row] = self._begin_text(row, token_ids[row : row + 1, :count], states)
+        left = [0 if row in begun else count for row, count in enumerate(counts)]
+        roots = self._append(token_ids, features, left) if any(left) else None
+        if roots is None:
+            first = next(iter(begun.values()))
+            roots = first.new_zeros(len(counts), 1, first.shape[2])
+        for row, outputs in begun.items():
+            roots[row] = outputs[0, -1:]
+        self._outputs = roots
+        return Proposal(self.logits(roots))
+
+    def _begin_text(self, row: int, token_ids: Tensor, states: Tensor | None) -> Tensor:
+        """Runs the first tokens of a text, alone: no other one is padded to its length.
 
         Args:
-            token_ids: [P, A] int64.
-            states: [P, A, H], as `run` takes them.
-            counts: of each text, how many of A are its own.
+            row: of the text.
+            token_ids: [1, A] int64.
+            states: [1, A, H], as `run` takes them.
+
+        Returns:
+            outputs [1, A, H].
         """
-        self.reset()
-        num_new, device = token_ids.shape[1], token_ids.device
-        lengths, start = self._cache.lengths, max(self._cache.lengths)
-        mask = None
-        if start > 0 and (num_new > 1 or min(lengths) < start):
-            causal = torch.ones(num_new, num_new, dtype=torch.bool, device=device).tril_()
-            own = causal.expand(len(lengths), -1, -1)
-            mask = attention_mask(lengths, own, start, self._dtype)
-        first = torch.tensor(lengths, device=device).unsqueeze(1)
-        outputs = self.run(token_ids, states, first + torch.arange(num_new, device=device), mask)
-        self._cache.commit([range(count) for count in counts])
+        num_new = token_ids.shape[1]
+        self._cache.reserve(max(0, num_new - self._cache.length))
+        positions = torch.arange(num_new, device=token_ids.device).unsqueeze(0)
+        outputs = self.run(token_ids, states, positions, None, self._cache.only(row))
+        self._cache.begin_text(row, num_new)
         return outputs
 
-    def catch_up_on(
-        self, token_ids: Tensor, states: Tensor | None, counts: Sequence[int]
-    ) -> Proposal:
-        """`append`, and what follows the last token of each text."""
-        outputs = self.append(token_ids, states, counts)
-        if min(counts) < outputs.shape[1]:
-            last = torch.tensor([max(count, 1) - 1 for count in counts], device=outputs.device)
-            outputs = outputs.gather(1, last.view(-1, 1, 1).expand(-1, 1, outputs.shape[2]))
-        self._outputs = outputs[:, -1:]
-        return Proposal(self.logits(self._outputs))
+    def _append(self, token_ids: Tensor, features: Tensor | None, counts: Sequence[int]) -> Tensor:
+        """Adds tokens to texts that have begun, as `catch_up` takes them: the last outputs of each
+        text, [P, 1, H]."""
+        num_new, device = max(counts), token_ids.device
+        token_ids = token_ids[:, :num_new]
+        states = self.states_before(None if features is None else features[:, :num_new])
+        lengths, start = self._cache.lengths, max(self._cache.lengths)
+        mask = None
+        if num_new > 1 or min(lengths) < start:
+            own = causal_mask(num_new, num_new, device).expand(len(lengths), -1, -1)
+            mask = attention_mask(lengths, own, start, self._dtype)
+        first = torch.tensor(lengths, device=device).unsqueeze(1)
+        positions = first + torch.arange(num_new, device=device)
+        outputs = self.run(token_ids, states, positions, mask, self._cache)
+        self._cache.commit([range(count) for count in counts])
+        if min(counts) == num_new:
+            return outputs[:, -1:]
+        last = torch.tensor([max(count, 1) - 1 for count in counts], device=device)
+        return outputs.gather(1, last.view(-1, 1, 1).expand(-1, 1, outputs.shape[2]))
 
     def extend(self, token_ids: Tensor, origins: Tensor) -> Proposal:
         lengths = torch.tensor(self._cache.lengths, device=token_ids.device)
@@ -155,7 +191,7 @@ class NetworkSession(DraftSession):
     def open_text(self, token_ids: Tensor, states: Tensor | None) -> None:
         """Takes in a whole text, [A], to draft after its prefixes."""
         states = None if states is None else states.unsqueeze(0)
-        self._outputs = self.append(token_ids.unsqueeze(0), states, [len(token_ids)])
+        self._outputs = self._begin_text(0, token_ids.unsqueeze(0), states)
         self._num_text = len(token_ids)
 
     def roots(self, lengths: Tensor) -> Proposal:
@@ -190,4 +226,5 @@ class NetworkSession(DraftSession):
         num_before = max(self._cache.lengths)
         text = torch.arange(num_before, device=own.device) < prefixes.unsqueeze(2)  # [P, W, S]
         mask = additive(torch.cat((text, own), dim=2), self._dtype).unsqueeze(1)
-        return self.run(token_ids, self.states_after(above), prefixes + depths - 1, mask)
+        positions = prefixes + depths - 1
+        return self.run(token_ids, self.states_after(above), positions, mask, self._cache)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaeagle import Generation, Target, generate, generate_batch, stream_batch
+from adaeagle import Generation, Target, generate, generate_batch, get_policy, stream_batch
 from adaeagle.drafters import session
 from adaeagle.drafters.base import Drafter
+from adaeagle.drafters.causal_lm import ModelSession
+from adaeagle.drafters.eagle import EagleSession
 from adaeagle.models import kv_cache
 from adaeagle.models import target as target_module
 
@@ -179,6 +181,41 @@ def test_waiting_texts_enter_one_at_a_time(make_pair: MakePair, make_prompt: Mak
         assert len(prefills) <= 1
     began = [number for number, piece in pieces if piece.round is None]
     assert began == list(range(6))
+
+
+@pytest.mark.parametrize("kind", ["model", "eagle"])
+def test_a_newcomers_prompt_pads_nobody(
+    kind: str, make_pair: MakePair, make_prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A draft network reads the prompt of a text that begins in a forward of that text alone."""
+    target, drafter = make_pair(kind)
+    session_of = ModelSession if kind == "model" else EagleSession
+    shapes: list[tuple[int, ...]] = []
+    run = session_of.run
+
+    def noted(self: Any, token_ids: Tensor, *others: Any) -> Tensor:
+        shapes.append(tuple(token_ids.shape))
+        return run(self, token_ids, *others)
+
+    monkeypatch.setattr(session_of, "run", noted)
+    prompts = [make_prompt(40, seed) for seed in range(5)]
+    limits = [30, 6, 14, 9, 20]
+    generate_batch(target, drafter, "chain(length=2)", prompts, max_batch=3, max_new_tokens=limits)
+    assert sum(rows for texts, rows in shapes if rows > 10) >= 5 * 39
+    assert all(texts == 1 for texts, rows in shapes if rows > 10)
+    assert any(texts == 3 for texts, _ in shapes)
+
+
+def test_what_is_learned_across_texts_is_learned_one_after_another(
+    make_pair: MakePair, prompts: list[list[int]]
+) -> None:
+    target, drafter = make_pair("model")
+    spec = "hf_heuristic(start=3, across_texts=True)"
+    outs = generate_batch(target, drafter, spec, prompts, max_batch=3, max_new_tokens=LIMITS)
+    policy = get_policy(spec)
+    for prompt, limit, out in zip(prompts, LIMITS, outs, strict=True):
+        alone = generate(target, drafter, policy, prompt, max_new_tokens=limit)
+        assert [r.depth for r in out.rounds] == [r.depth for r in alone.rounds]
 
 
 def test_arguments_are_one_or_one_a_prompt(make_pair: MakePair) -> None:
