@@ -143,6 +143,15 @@ class _Layer:
                 self._attention, query, keys, values, mask, scaling=self._scaling
             )[0]
             return mixed
+        if len(query) > 1 and query.shape[2] == 1:
+            # The heads of a group take the place of rows, so that their keys are read once.
+            return F.scaled_dot_product_attention(
+                query.view(len(query), keys.shape[1], -1, self._head_dim),
+                keys,
+                values,
+                attn_mask=mask,
+                scale=self._scaling,
+            ).view(len(query), 1, -1, self._head_dim)
         return F.scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, scale=self._scaling, enable_gqa=self._is_grouped
         ).transpose(1, 2)
