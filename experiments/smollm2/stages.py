@@ -104,7 +104,6 @@ class SmolLM2:
             target,
             prompts(target, self.data, answered, MAX_PROMPT_TOKENS),
             self.more_text,
-            max_prompt_tokens=MAX_PROMPT_TOKENS,
             max_new_tokens=MAX_ANSWER_TOKENS,
             seconds=self.scale.generation_seconds,
         )
