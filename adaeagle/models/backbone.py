@@ -80,6 +80,7 @@ class Backbone(nn.Module):
         mask: Tensor | None,
         cache: KVCache | None,
         layers: tuple[int, ...],
+        used: Tensor | None = None,
     ) -> Features:
         """See `Target.forward`."""
         # Rows that attend to earlier rows of their own forward need a mask, which others make.
@@ -89,7 +90,7 @@ class Backbone(nn.Module):
             return self._run_whole(token_ids, position_ids, mask, cache, layers)
         if form == "weights" and self._llama is not None and not self._llama.are_untouched():
             form = "layers"
-        return self._run_parts(form, token_ids, position_ids, mask, cache, layers)
+        return self._run_parts(form, token_ids, position_ids, mask, cache, layers, used)
 
     def _run_parts(
         self,
@@ -99,6 +100,7 @@ class Backbone(nn.Module):
         mask: Tensor | None,
         cache: KVCache,
         layers: tuple[int, ...],
+        used: Tensor | None = None,
     ) -> Features:
         """Embeddings, layers by their weights or one after another, and the norm."""
         hidden = self._whole.embed_tokens(token_ids)
@@ -106,7 +108,7 @@ class Backbone(nn.Module):
         states: dict[int, Tensor] = {}
         if form == "weights":
             assert self._llama is not None
-            hidden, states = self._llama(hidden, mask, cache, rotary, layers)
+            hidden, states = self._llama(hidden, mask, cache, rotary, layers, used)
         else:
             for number, layer in enumerate(self._whole.layers):
                 if number in layers:

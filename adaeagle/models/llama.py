@@ -6,11 +6,12 @@ parameters of the model's own modules. Only classes known by name are read like 
 of a few tokens would not show what begins far on, such as a temperature of attention by position;
 that a release computes the same bits is told by trial, see `adaeagle.models.backbone`.
 
-Shapes: T texts, R rows of a forward, D hidden size, N heads, H head dimension, S keys.
+Shapes: T texts, R rows of a forward, Q of them run, D hidden size, N heads, H head dimension,
+S keys.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +65,7 @@ class LlamaLayers:
         cache: KVCache,
         rotary: tuple[Tensor, Tensor],
         layers: tuple[int, ...],
+        used: Tensor | None = None,
     ) -> tuple[Tensor, dict[int, Tensor]]:
         """Runs them on `hidden` [T, R, D].
 
@@ -71,24 +73,46 @@ class LlamaLayers:
             hidden: the embeddings.
             mask: additive [T, 1, R, S]; None where R is 1.
             cache: grows by R.
-            rotary: cosines and sines, each [1, R, H].
+            rotary: cosines and sines, each [T, R, H].
             layers: whose inputs are wanted.
+            used: [Q] int64, which of the T*R rows are no padding; None: all.
 
         Returns:
             [T, R, D] of the last layer, and each wanted layer's input.
         """
-        texts_rows = hidden.shape[:2]
-        cos, sin = rotary[0].unsqueeze(2), rotary[1].unsqueeze(2).clone()  # [1, R, 1, H]
+        places = _Places(hidden.shape[0], hidden.shape[1], used)
+        cos, sin = (places.chosen(table).unsqueeze(1) for table in rotary)  # [Q, 1, H]
         # A half-rotation negates the right half's values; here it is their sines.
+        sin = sin.clone()
         sin[..., : sin.shape[-1] // 2].neg_()
         states = {}
-        rows = hidden.flatten(0, 1)
+        rows = places.chosen(hidden)
         slots = cache.append(hidden.shape[1])
         for number, layer in enumerate(self._layers):
             if number in layers:
-                states[number] = rows.view(hidden.shape)
-            rows = layer(rows, texts_rows, mask, (cos, sin), slots[number])
-        return rows.view(hidden.shape), states
+                states[number] = places.spread(rows)
+            rows = layer(rows, places, mask, (cos, sin), slots[number])
+        return places.spread(rows), states
+
+
+class _Places(NamedTuple):
+    """Which rows of texts side by side are run, Q of T*R."""
+
+    num_texts: int
+    num_rows: int
+    used: Tensor | None  # [Q] int64; None: all
+
+    def chosen(self, states: Tensor) -> Tensor:
+        """[T, R, ...] → [Q, ...]."""
+        rows = states.flatten(0, 1)
+        return rows if self.used is None else rows[self.used]
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """[Q, ...] → [T, R, ...], zeros where nothing was run."""
+        if self.used is not None:
+            whole = rows.new_zeros(self.num_texts * self.num_rows, *rows.shape[1:])
+            rows = whole.index_copy_(0, self.used, rows)
+        return rows.view(self.num_texts, self.num_rows, *rows.shape[1:])
 
 
 class _Layer:
@@ -113,21 +137,21 @@ class _Layer:
     def __call__(
         self,
         rows: Tensor,
-        texts_rows: torch.Size,
+        places: _Places,
         mask: Tensor | None,
         rotary: tuple[Tensor, Tensor],
         slots: Slots,
     ) -> Tensor:
-        """[T*R, D] → [T*R, D]."""
-        heads = (*texts_rows, -1, self._head_dim)
+        """[Q, D] → [Q, D]."""
+        heads = (len(rows), -1, self._head_dim)
         x = self._input_norm(rows)
         query, key, value = (states.view(heads) for states in self._qkv(x))
         query, key = self._query_norm(query), self._key_norm(key)
-        slots.new_keys.copy_(_turned(key, rotary).transpose(1, 2))
-        slots.new_values.copy_(value.transpose(1, 2))
-        query = _turned(query, rotary).transpose(1, 2)
+        slots.new_keys.copy_(places.spread(_turned(key, rotary)).transpose(1, 2))
+        slots.new_values.copy_(places.spread(value).transpose(1, 2))
+        query = places.spread(_turned(query, rotary)).transpose(1, 2)
         mixed = self._attend(query, slots.keys, slots.values, mask)
-        rows = rows + self._out(mixed.reshape(rows.shape[0], -1))[0]
+        rows = rows + self._out(places.chosen(mixed).reshape(len(rows), -1))[0]
         gate, up = self._gate_up(self._mlp_norm(rows))
         return rows + self._down(self._activation(gate) * up)[0]
 
@@ -158,7 +182,7 @@ class _Layer:
 
 
 def _turned(states: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-    """Llama's half-rotation of [T, R, N, H], the left half of the sines negated."""
+    """Llama's half-rotation of [Q, N, H], the left half of the sines negated."""
     cos, sin = rotary
     return (states * cos).add_(states.roll(states.shape[-1] // 2, -1).mul_(sin))
 
