@@ -85,6 +85,8 @@ class CostModel:
     draft_prefill: Table  # likewise: the first draft forward of a text, which reads the prompt
     about: dict[str, Any] = field(default_factory=dict)  # where the seconds come from
     lookup: float = LOOKUP_SECONDS  # of a level of children that are looked up
+    # By how many texts ran side by side, see `adaeagle.cost.batches`.
+    batches: "dict[int, CostModel]" = field(default_factory=dict)
 
     @classmethod
     def linear(
@@ -172,6 +174,7 @@ class CostModel:
             "prefill": self.prefill.to_json(),
             "draft_prefill": self.draft_prefill.to_json(),
             "lookup": self.lookup,
+            "batches": {str(count): model.to_json() for count, model in self.batches.items()},
         }
 
     @classmethod
@@ -191,7 +194,10 @@ class CostModel:
                 Table.from_json(raw[name]) for name in ("prefill", "draft_prefill")
             )
             lookup = float(raw.get("lookup", LOOKUP_SECONDS))  # early tables have none
-            return cls(chain, tree, prefill, draft_prefill, dict(raw["about"]), lookup)
+            batches = {
+                int(count): cls.from_json(own) for count, own in raw.get("batches", {}).items()
+            }
+            return cls(chain, tree, prefill, draft_prefill, dict(raw["about"]), lookup, batches)
         except (KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"its tables must be whole, got {error!r}") from error
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from adaeagle.cost.grid import SPAN, Grid, Shape
 from adaeagle.cost.model import LOOKUP_SECONDS
-from adaeagle.decoding.generate import generate, stream
+from adaeagle.decoding.generate import generate, stream_batch
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.suffix import SuffixDrafter
 from adaeagle.models.target import Target
@@ -58,6 +58,7 @@ class TextTimes:
     rounds: tuple[RoundTimes, ...]  # without the one of that forward
     seconds: float  # of the whole, by the wall
     ended: str  # UTC
+    num_texts: int = 1  # side by side, each of the same shapes; rounds count one text's nodes
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -91,6 +92,7 @@ class Profiler:
         grid: what to measure.
         prompts: token ids; each is cut or repeated to the lengths needed.
         seed: of the shapes and of every order.
+        num_texts: decoded side by side.
 
     Raises:
         ValueError: a context or a width does not fit the models.
@@ -104,6 +106,7 @@ class Profiler:
         prompts: Sequence[Sequence[int]],
         *,
         seed: int = 0,
+        num_texts: int = 1,
     ) -> None:
         least, most = grid.room(target.max_length)
         if not (least <= grid.contexts[0] and grid.contexts[-1] <= most):
@@ -120,6 +123,7 @@ class Profiler:
         self._seed = seed
         self._draws = random.Random(seed)
         self._num_texts = 0
+        self._batch_size = num_texts
         self._shapes = {context: self._shuffled() for context in grid.contexts}
 
     def _shuffled(self) -> Iterator[Shape]:
@@ -161,36 +165,40 @@ class Profiler:
     def _text(
         self, context: int | None, num_tokens: int, shapes: Iterator[Shape], span: int
     ) -> TextTimes:
-        probe = _Probe(shapes)
-        prompt = self._prompt(num_tokens)
+        probe, size = _Probe(shapes), self._batch_size
+        prompts = [self._prompt(num_tokens) for _ in range(size)]
         began = time.perf_counter()
-        pieces = stream(
+        pieces = stream_batch(
             self._target,
             self._drafter,
             probe,
-            prompt,
+            prompts,
+            max_batch=size,
             # Room beyond the span, so that no round is cut short.
             max_new_tokens=SPAN + self._grid.deepest + 2,
             stop_token_ids=[],
         )
-        prefill_seconds = next(pieces).seconds
+        prefill_seconds, *_ = [next(pieces)[1].seconds for _ in prompts]
         draft_prefill_seconds: float | None = None
         rounds: list[RoundTimes] = []
-        length = num_tokens  # committed
+        lengths = [num_tokens] * size  # committed
         pending = 0  # tokens that the draft model has not taken in
-        for piece in pieces:
-            found, shape = piece.round, probe.shape
+        while draft_prefill_seconds is None or max(lengths) < num_tokens + span:
+            emitted = [next(pieces)[1] for _ in prompts]
+            found, shape = emitted[0].round, probe.shape
             assert found is not None
             if draft_prefill_seconds is None and found.depth:
-                draft_prefill_seconds = found.draft_forward_seconds[0]
+                draft_prefill_seconds = found.draft_forward_seconds[0] / size
             else:
                 assert (found.depth, found.num_verified) == (len(shape.widths), shape.nodes)
-                rounds.append(_times(found, shape, length, pending if found.depth else 0))
-            pending = found.num_emitted + (0 if found.depth else pending)
-            length += found.num_emitted
-            if draft_prefill_seconds is not None and length >= num_tokens + span:
-                break
-        assert draft_prefill_seconds is not None
+                before = sum(lengths) // size
+                rounds.append(_times(found, shape, before, pending if found.depth else 0))
+            most = max(len(piece.token_ids) for piece in emitted)
+            pending = most + (0 if found.depth else pending)
+            lengths = [
+                length + len(piece.token_ids)
+                for length, piece in zip(lengths, emitted, strict=True)
+            ]
         return TextTimes(
             context=context,
             prompt_tokens=num_tokens,
@@ -199,6 +207,7 @@ class Profiler:
             rounds=tuple(rounds),
             seconds=time.perf_counter() - began,
             ended=datetime.now(UTC).isoformat(timespec="seconds"),
+            num_texts=size,
         )
 
     def _prompt(self, num_tokens: int) -> list[int]:

@@ -44,6 +44,15 @@ def profile(
             rich_help_panel=GRID,
         ),
     ] = None,
+    batch_sizes: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="Texts side by side that are measured as well, beside one alone.",
+            parser=options.whole(2),
+            metavar="N N ...",
+            rich_help_panel=GRID,
+        ),
+    ] = None,
     rounds: Annotated[
         int,
         typer.Option(
@@ -85,6 +94,7 @@ def profile(
         widths=widths,
         nodes=nodes,
         contexts=contexts,
+        batch_sizes=batch_sizes or (),
         rounds=rounds,
         seconds=seconds,
         prompts=prompts,

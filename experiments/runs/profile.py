@@ -7,6 +7,7 @@ draft forward of ten nodes costs far less than ten of one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from adaeagle.bench import provenance
 from adaeagle.bench.run_folder import RunFolder
+from adaeagle.cost.batches import of_each
 from adaeagle.cost.grid import Grid
 from adaeagle.cost.model import CostModel
 from adaeagle.cost.profiler import Profiler, TextTimes, lookup_seconds
@@ -38,6 +40,7 @@ class ProfileSettings:
     widths: Sequence[int] | None = None
     nodes: Sequence[int] | None = None
     contexts: Sequence[int] | None = None
+    batch_sizes: Sequence[int] = ()  # texts side by side, beside one alone
     rounds: int = 15  # samples of every cell
     seconds: float | None = None  # instead
     prompts: str = "mini"
@@ -74,30 +77,38 @@ def profile(settings: ProfileSettings) -> ProfileResult:
     check_prompts(models.target, prompts, settings.prompts)
     grid = _grid(settings, models)
     token_ids = [Conversation(models.target, prompt).next_ids() or [] for prompt in prompts]
-    profiler = _profiler(models, grid, token_ids, settings.seed)
+    sizes = sorted({1, *settings.batch_sizes})
+    profilers = {size: _profiler(models, grid, token_ids, settings.seed, size) for size in sizes}
     config = {
         **models.config,
         **{name: list(getattr(grid, name)) for name in Grid.__slots__},
+        "batch_sizes": sizes,
         "prompts": settings.prompts,
         "limit": settings.limit,
         "seed": settings.seed,
     }
     identity = run_identity(config, prompts)
     folder = open_folder("profile", settings.out, identity)
-    tally = _measured(folder, profiler, Tally(grid), settings)
+    tallies = _measured(folder, profilers, grid, settings)
     metadata = {
         **identity,
         "git": provenance.git(),
-        "date": tally.ended,
-        "num_texts": tally.num_texts,
-        "num_rounds": tally.num_rounds,
-        "seconds": tally.seconds,
+        "date": max(tally.ended for tally in tallies.values()),
+        **{
+            name: sum(getattr(tally, name) for tally in tallies.values())
+            for name in ("num_texts", "num_rounds", "seconds")
+        },
     }
-    model = replace(tally.model(metadata), lookup=lookup_seconds(models.target, token_ids))
+    batches = {size: of_each(tallies[size].model({}), size) for size in sizes[1:]}
+    model = replace(
+        tallies[1].model(metadata),
+        lookup=lookup_seconds(models.target, token_ids),
+        batches=batches,
+    )
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         model.save(folder.path / "cost.json")
         files = [folder.path / "cost.json", folder.write("cost.png", png(cost_figure(model)))]
-    return ProfileResult(model, folder.path, files, tally.num_rounds)
+    return ProfileResult(model, folder.path, files, metadata["num_rounds"])
 
 
 def _grid(settings: ProfileSettings, models: Models) -> Grid:
@@ -110,29 +121,37 @@ def _grid(settings: ProfileSettings, models: Models) -> Grid:
 
 
 def _profiler(
-    models: Models, grid: Grid, token_ids: Sequence[Sequence[int]], seed: int
+    models: Models, grid: Grid, token_ids: Sequence[Sequence[int]], seed: int, num_texts: int
 ) -> Profiler:
     assert models.drafter is not None
     try:
-        return Profiler(models.target, models.drafter, grid, token_ids, seed=seed)
+        return Profiler(
+            models.target, models.drafter, grid, token_ids, seed=seed, num_texts=num_texts
+        )
     except ValueError as error:  # it begins with the name of what does not fit
         raise InputError(f"--{reason(error)}") from error
 
 
 def _measured(
-    folder: RunFolder, profiler: Profiler, tally: Tally, settings: ProfileSettings
-) -> Tally:
-    """Measures until there is enough, with a bar on stderr; each text is kept when it ends."""
+    folder: RunFolder, profilers: dict[int, Profiler], grid: Grid, settings: ProfileSettings
+) -> dict[int, Tally]:
+    """Measures until there is enough, with a bar on stderr; each text is kept when it ends.
+
+    Numbers of texts side by side take turns, so that a slow moment hits all of them alike.
+    """
+    tallies = {size: Tally(grid) for size in profilers}
     with argument("--out", str(folder.path), "a folder of this same run", (OSError, ValueError)):
         for record in folder.records(TextTimes):
-            tally.add(record)
+            tallies[record.num_texts].add(record)
     console = Console(stderr=True)
-    if tally.num_texts:
-        console.print(f"{tally.num_texts} texts were measured in {folder.path} by {tally.ended}")
-    if _share(tally, settings) >= 1:
-        return tally
+    if num_before := sum(tally.num_texts for tally in tallies.values()):
+        ended = max(tally.ended for tally in tallies.values())
+        console.print(f"{num_before} texts were measured in {folder.path} by {ended}")
+    if _share(tallies, settings) >= 1:
+        return tallies
     with console.status("warming up"):
-        profiler.warm_up()
+        profilers[1].warm_up()
+    texts = {size: each.texts(tallies[size].num_texts) for size, each in profilers.items()}
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -142,25 +161,28 @@ def _measured(
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("rounds of every shape", total=1.0)
-            for record in profiler.texts(tally.num_texts):
+            for size in cycle(texts):
+                record = next(texts[size])
                 with argument("--out", str(folder.path), "a folder with room", OSError):
                     folder.append(record)
-                tally.add(record)
-                share = _share(tally, settings)
+                tallies[size].add(record)
+                share = _share(tallies, settings)
                 progress.update(task, completed=share)
                 if share >= 1:
                     break
     except KeyboardInterrupt:
+        num_kept = sum(tally.num_texts for tally in tallies.values())
         console.print(
-            f"interrupted: {tally.num_texts} texts are kept in {folder.path}; "
+            f"interrupted: {num_kept} texts are kept in {folder.path}; "
             "the same command goes on from there"
         )
         raise
-    return tally
+    return tallies
 
 
-def _share(tally: Tally, settings: ProfileSettings) -> float:
+def _share(tallies: dict[int, Tally], settings: ProfileSettings) -> float:
     """How much has been measured of what was asked for; 1: all."""
     if settings.seconds is None:
-        return tally.share(settings.rounds)
-    return min(tally.share(FEWEST), tally.seconds / settings.seconds)
+        return min(tally.share(settings.rounds) for tally in tallies.values())
+    seconds = sum(tally.seconds for tally in tallies.values())
+    return min(*(tally.share(FEWEST) for tally in tallies.values()), seconds / settings.seconds)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adaeagle import Target
+from adaeagle.cost.batches import of_each
 from adaeagle.cost.grid import SPAN, Grid, Shape, least_depth
 from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.cost.profiler import Profiler, RoundTimes, TextTimes
@@ -325,3 +326,19 @@ def test_nothing_slow_stays_as_it_is() -> None:
 def test_an_empty_cell_is_refused() -> None:
     with pytest.raises(ValueError, match="samples must fill the grid"):
         Tally(GRID).model({})
+
+
+def test_texts_side_by_side(make_pair: Any, make_prompt: Callable[..., list[int]]) -> None:
+    """Every text has the round's shape, and none ends before the span is measured."""
+    target, drafter = make_pair("eagle")
+    prompts = [make_prompt(9, 0), make_prompt(300, 1)]
+    profiler = Profiler(target, drafter, GRID, prompts, num_texts=3)
+    texts = list(islice(profiler.texts(), NUM_TEXTS))
+    assert {text.num_texts for text in texts} == {3}
+    assert TextTimes.from_json(json.loads(json.dumps(texts[0].to_json()))) == texts[0]
+    tally = tallied(GRID, texts)
+    assert tally.share(1) == 1
+    assert max(found.nodes for text in texts for found in text.rounds) == GRID.nodes[-1]
+    summed = of_each(tally.model({}), 3)
+    assert summed.chain.verify.sizes.tolist() == [3 * length for length in GRID.lengths]
+    assert summed.chain.first.sizes.tolist() == [1, 2]  # tokens that one text takes in
