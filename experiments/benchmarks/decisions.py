@@ -17,27 +17,24 @@ Expected: at most 3 % a decision, and a round's together not much more.
 The last line of stdout is the result as JSON.
 """
 
-import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaeagle import EagleDrafter, Policy, Target, generate, get_policy
-from adaeagle.bench import provenance
 from adaeagle.bench.replayed import arm_records, policy_seconds
 from adaeagle.cost.model import CostModel
-from adaeagle.data.prompts import Conversation, Prompt, digest, read_prompts, spread
+from adaeagle.data.prompts import Conversation, Prompt, digest, spread
 from adaeagle.replay.replay import replay
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.trace import Trace
+from experiments.benchmarks import harness
+from experiments.benchmarks.harness import interval, ratio_of_totals
 
 CHAIN = "chain(length=12{})"
 TREE = "eagle2(depth=6, width=4, nodes=16{})"
@@ -87,19 +84,19 @@ def of_replay(policy: Policy, trace: Trace, cost: CostModel) -> Spent:
     )
 
 
+def columns(found: Sequence[Spent]) -> np.ndarray[Any, Any]:
+    """Seconds of hooks, whole seconds, rounds and answers, [4, n]."""
+    return np.asarray([astuple(spent) for spent in found]).T
+
+
 def summary(found: Sequence[Spent]) -> dict[str, Any]:
     """The share over everything, and how sure it is."""
-    hooks, whole, rounds, answers = (
-        np.asarray([getattr(spent, name) for spent in found])
-        for name in ("hooks", "whole", "num_rounds", "num_answers")
-    )
-    drawn = np.random.default_rng(0).integers(len(found), size=(2000, len(found)))
-    low, high = np.quantile(hooks[drawn].sum(1) / whole[drawn].sum(1), [0.025, 0.975])
-    share = float(hooks.sum() / whole.sum())
+    hooks, whole, rounds, answers = columns(found)
+    share = float(ratio_of_totals(hooks, whole))
     return {
         "share": round(share, 4),
         "decision": round(share * float(rounds.sum() / answers.sum()), 4),
-        "ci95": [round(float(low), 4), round(float(high), 4)],
+        "ci95": interval(ratio_of_totals, hooks, whole),
         "hooks_ms": round(1000 * float(hooks.sum() / rounds.sum()), 3),
         "round_ms": round(1000 * float(whole.sum() / rounds.sum()), 3),
         "num_rounds": int(rounds.sum()),
@@ -116,15 +113,12 @@ def bare(spec: str) -> str | None:
 
 def added(found: Sequence[Spent], shape: Sequence[Spent]) -> dict[str, Any]:
     """What a rule's share is beyond that of its shape alone, over the same prompts."""
-    hooks, whole = (
-        np.asarray([[getattr(spent, name) for spent in own] for own in (found, shape)])
-        for name in ("hooks", "whole")
-    )
-    drawn = np.random.default_rng(0).integers(len(found), size=(2000, len(found)))
-    shares = hooks[:, drawn].sum(2) / whole[:, drawn].sum(2)
-    low, high = np.quantile(shares[0] - shares[1], [0.025, 0.975])
-    own, other = hooks.sum(1) / whole.sum(1)
-    return {"added": round(own - other, 4), "added_ci95": [round(low, 4), round(high, 4)]}
+
+    def difference(hooks: Any, whole: Any, shape_hooks: Any, shape_whole: Any) -> Any:
+        return ratio_of_totals(hooks, whole) - ratio_of_totals(shape_hooks, shape_whole)
+
+    data = (*columns(found)[:2], *columns(shape)[:2])
+    return {"added": round(float(difference(*data)), 4), "added_ci95": interval(difference, *data)}
 
 
 def measure(
@@ -163,34 +157,16 @@ def measure(
     return summaries
 
 
-def run(num_prompts: int, max_new_tokens: int, specs: Sequence[str]) -> dict[str, Any]:
-    """Everything, on the bundled models."""
-    target = Target.from_pretrained("mini", dtype=torch.float32)
-    drafter = EagleDrafter.from_pretrained("mini", target)
-    prompts = spread(read_prompts("mini"), num_prompts)
-    return {
-        "benchmark": "decisions",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "git": provenance.git(),
-        "prompts_sha256": digest(prompts),
-        "max_new_tokens": max_new_tokens,
-        "policies": measure(target, drafter, specs, prompts, max_new_tokens),
-    }
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = harness.parser(__doc__)
     parser.add_argument("--limit", type=int, default=24, help="prompts")
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--policies", nargs="+", default=POLICIES)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="where the result is saved too")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    result = run(options.limit, options.max_new_tokens, options.policies)
-    for spec, found in result["policies"].items():
+    target, drafter, prompts = harness.bundled(options.limit)
+    measured = measure(target, drafter, options.policies, prompts, options.max_new_tokens)
+    for spec, found in measured.items():
         live, in_replay = found["live"], found["replay"]
         more = f", of it the rule's {live['added']:.1%}" if "added" in live else ""
         print(
@@ -199,9 +175,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"replay {in_replay['share']:6.1%} ({in_replay['hooks_ms']:.2f} ms)",
             file=sys.stderr,
         )
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    found = {"prompts_sha256": digest(prompts), "max_new_tokens": options.max_new_tokens}
+    harness.finish("decisions", options, found | {"policies": measured})
 
 
 if __name__ == "__main__":

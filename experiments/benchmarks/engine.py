@@ -22,23 +22,20 @@ layers; (e) flat in context, at most linear in nodes.
 The last line of stdout is the result as JSON.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from adaeagle import generate, stream
-from adaeagle.bench import provenance
 from adaeagle.drafters.base import Drafter
+from experiments.benchmarks import harness
 from experiments.benchmarks.engine_models import Models, load
-from experiments.benchmarks.forward_time import ForwardTimer
-from experiments.benchmarks.paired_texts import Maker, paired, summary
+from experiments.benchmarks.harness import summary
+from experiments.benchmarks.timing import Maker, forward_timer, paired
 
 CONTEXTS = (256, 512, 1024, 2048, 4000)
 NODES = (1, 8, 16, 32, 64, 128, 256)
@@ -136,11 +133,11 @@ def round_times(models: Models, policy: str, prompt: list[int], num_tokens: int)
     """Of one text's full-depth rounds after the first."""
     drafter = None if policy == "vanilla" else models.head
     rounds = []
-    with ForwardTimer(models.target, models.head) as timer:
+    with forward_timer(models.target, models.head) as take:
         for piece in stream(
             models.target, drafter, policy, prompt, max_new_tokens=num_tokens, stop_token_ids=[]
         ):
-            inside = timer.take()
+            inside = take()
             if piece.round is not None:
                 seconds = piece.round.seconds
                 rounds.append((piece.round.depth, RoundTime(seconds, seconds - inside)))
@@ -168,14 +165,9 @@ def pooled(
 
 
 def host_share(models: Models, plan: Plan) -> dict[str, Any]:
-    """(d)"""
-    points = {policy: (policy, models.prompts[0]) for policy in ("vanilla", *TREES)}
-    return {"d_outside_forwards": pooled(models, points, plan)}
-
-
-def host_growth(models: Models, plan: Plan) -> dict[str, Any]:
-    """(e)"""
+    """(d) and (e)"""
     room = models.target.max_length - plan.num_tokens
+    policies = {policy: (policy, models.prompts[0]) for policy in ("vanilla", *TREES)}
     contexts = {
         str(context): ("chain(length=5)", models.context_of(context))
         for context in plan.contexts
@@ -183,34 +175,14 @@ def host_growth(models: Models, plan: Plan) -> dict[str, Any]:
     }
     nodes = {str(count): (TREE_OF.format(count), models.prompts[0]) for count in plan.nodes}
     return {
+        "d_outside_forwards": pooled(models, policies, plan),
         "e_host_by_context": pooled(models, contexts, plan),
         "e_host_by_nodes": pooled(models, nodes, plan),
     }
 
 
-def run(name: str, dtype: str, device: str, plan: Plan) -> dict[str, Any]:
-    """Everything, for one pair of models in one dtype."""
-    result: dict[str, Any] = {
-        "benchmark": "engine",
-        "model": name,
-        "dtype": dtype,
-        "device": device,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "git": provenance.git(),
-        "num_tokens": plan.num_tokens,
-    }
-    models = load(name, getattr(torch, dtype), device)
-    for step in (against_transformers, against_vanilla, host_share, host_growth):
-        found = step(models, plan)
-        result |= found
-        print(json.dumps(found, indent=1), file=sys.stderr)
-    return result
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = harness.parser(__doc__, threads=None)
     parser.add_argument("--model", default="mini", help="a bundled model, or `random`")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--device", default="cpu")
@@ -218,8 +190,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, help="pairs of texts of each comparison")
     parser.add_argument("--contexts", type=int, nargs="+", help="tokens of (e)'s prompts")
     parser.add_argument("--nodes", type=int, nargs="+", help="verified nodes of (e)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--out", type=Path, help="where the result is saved too")
     options = parser.parse_args(argv)
     # A CPU without bfloat16 units emulates it, at a third of the speed, many rows at a tenth.
     is_slow = options.dtype == "bfloat16" and options.device == "cpu"
@@ -233,10 +203,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if plan.num_tokens < SHORTEST:
         parser.error(f"--tokens must be >= {SHORTEST}, got {plan.num_tokens}")
     torch.set_num_threads(options.threads)
-    result = run(options.model, options.dtype, options.device, plan)
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    models = load(options.model, getattr(torch, options.dtype), options.device)
+    result = {name: getattr(options, name) for name in ("model", "dtype", "device")}
+    result["num_tokens"] = plan.num_tokens
+    for step in (against_transformers, against_vanilla, host_share):
+        found = step(models, plan)
+        result |= found
+        print(json.dumps(found, indent=1), file=sys.stderr)
+    harness.finish("engine", options, result)
 
 
 if __name__ == "__main__":

@@ -11,27 +11,21 @@ bootstraps over prompts; `ratio` is the predicted speed-up over the measured one
 Expected: rounds equal, near-ties apart; every ratio within 0.9 and 1.1; no two policies whose
 measured intervals lie apart change places.
 
-    python -m experiments.benchmarks.fidelity --out fidelity.json --plot fidelity.png
+    python -m experiments.benchmarks.fidelity --out fidelity.json
 
 The last line of stdout is the result as JSON.
 """
 
-import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from adaeagle import EagleDrafter, Generation, Policy, Target, generate
-from adaeagle.bench import provenance
 from adaeagle.bench.divergence import first_difference
 from adaeagle.bench.records import ArmRecord
 from adaeagle.bench.replayed import arm_records
@@ -41,15 +35,15 @@ from adaeagle.cost.grid import Grid
 from adaeagle.cost.model import CostModel
 from adaeagle.cost.profiler import Profiler
 from adaeagle.cost.tally import Tally
-from adaeagle.data.prompts import digest, read_prompts, spread
+from adaeagle.data.prompts import digest
 from adaeagle.models.fingerprint import fingerprint
 from adaeagle.replay.replay import replay, texts_of, time_hooks
 from adaeagle.trace.recorder import Recorder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
+from experiments.benchmarks import harness
 from experiments.runs.compare import DEMO_MAX_NEW_TOKENS, DEMO_NUM_PROMPTS, LEARNED
 from experiments.runs.compare import POLICIES as COMPARED
-from experiments.views.plot_style import colour_of, label, mark_of, png, tidy
 
 POLICIES = (
     *COMPARED,
@@ -209,7 +203,7 @@ def _speeds(
         ours = [(arm.num_tokens, arm.seconds) for arm in own]
         theirs = [(arm.num_tokens, arm.seconds) for arm in plain]
         found[side] = {
-            "speedup": _total(plain) / _total(own),
+            "speedup": sum(arm.seconds for arm in plain) / sum(arm.seconds for arm in own),
             "ci95": bootstrap_ratio(ours, theirs),
             "ms": {part: 1000 * sum(getattr(a, f"{part}_seconds") for a in own) for part in PARTS},
         }
@@ -218,25 +212,18 @@ def _speeds(
     return found
 
 
-def _total(arms: Sequence[ArmRecord]) -> float:
-    return sum(arm.seconds for arm in arms)
+def ratio_interval(*seconds: Sequence[float]) -> list[float]:
+    """Of the predicted over the measured speed-up.
 
+    Args:
+        seconds: of each prompt: live, replayed, and the baseline's live and replayed.
+    """
 
-def ratio_interval(
-    live: Sequence[float],
-    replayed: Sequence[float],
-    live_base: Sequence[float],
-    replayed_base: Sequence[float],
-) -> tuple[float, float]:
-    """Of the predicted over the measured speed-up, from each prompt's seconds."""
-    seconds = torch.tensor([live, replayed, live_base, replayed_base], dtype=torch.float64)
-    num_prompts = seconds.shape[1]
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(num_prompts, (4000, num_prompts), generator=generator)
-    ours, predicted, plain, predicted_plain = seconds[:, drawn].sum(2)
-    ratios = (predicted_plain / predicted) / (plain / ours)
-    low, high = ratios.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return low, high
+    def ratio(live: Any, replayed: Any, live_base: Any, replayed_base: Any) -> Any:
+        predicted = harness.ratio_of_totals(replayed_base, replayed)
+        return predicted / harness.ratio_of_totals(live_base, live)
+
+    return harness.interval(ratio, *seconds)
 
 
 def ranked_otherwise(arms: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -250,78 +237,30 @@ def ranked_otherwise(arms: Sequence[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def draw(arms: Sequence[dict[str, Any]]) -> Figure:
-    """Predicted over measured speed-up, with the band of 10 %."""
-    figure = Figure(figsize=(9, 5), layout="constrained")
-    axes = figure.subplots()
-    most = 1.15 * max(arm[side]["ci95"][1] for arm in arms for side in ("measured", "predicted"))
-    axes.fill_between([0, most], [0, 0.9 * most], [0, 1.1 * most], color="0.92", label="±10 %")
-    axes.plot([0, most], [0, most], color="0.6", linewidth=1)
-    for number, arm in enumerate(arms):
-        x, y = arm["measured"], arm["predicted"]
-        axes.errorbar(
-            x["speedup"],
-            y["speedup"],
-            xerr=[[x["speedup"] - x["ci95"][0]], [x["ci95"][1] - x["speedup"]]],
-            yerr=[[y["speedup"] - y["ci95"][0]], [y["ci95"][1] - y["speedup"]]],
-            color=colour_of(number),
-            marker=mark_of(number),
-            linewidth=1,
-            label=label(arm["policy"]),
-        )
-    least = 0.9 * min(arm[side]["ci95"][0] for arm in arms for side in ("measured", "predicted"))
-    axes.set(xlim=(least, most), ylim=(least, most), aspect="equal")
-    axes.set_xlabel("measured speed-up over plain decoding")
-    axes.set_ylabel("predicted by replay under the cost table")
-    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    tidy(axes)
-    return figure
-
-
-def run(num_prompts: int, max_new_tokens: int, contexts: Sequence[int]) -> dict[str, Any]:
-    """The whole experiment on the bundled models."""
-    target = Target.from_pretrained("mini", dtype=torch.float32)
-    drafter = EagleDrafter.from_pretrained("mini", target)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--limit", type=int, default=DEMO_NUM_PROMPTS, help="prompts")
+    parser.add_argument("--max-new-tokens", type=int, default=DEMO_MAX_NEW_TOKENS)
+    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS, help="of the profile")
+    options = parser.parse_args(argv)
+    torch.set_num_threads(options.threads)
+    target, drafter, prompts = harness.bundled(options.limit)
     arms = make_arms(POLICIES)
-    prompts = spread(read_prompts("mini"), num_prompts)
-    recorder = Recorder(target, drafter, max_new_tokens=max_new_tokens)
+    recorder = Recorder(target, drafter, max_new_tokens=options.max_new_tokens)
     texts = [text for prompt in prompts for text in recorder.record(prompt)]
-    measured = run_live(target, drafter, arms, texts, contexts)
-    date = datetime.now(UTC).isoformat(timespec="seconds")
-    cost = measured.tally.model({"date": date})
+    measured = run_live(target, drafter, arms, texts, options.contexts)
+    cost = measured.tally.model({})
     trace = Trace(texts, target.vocab_size, lambda: drafter)
-    return {
-        "experiment": "fidelity",
-        "date": date,
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "git": provenance.git(),
+    found = {
         "target": fingerprint(target.model),
         "prompts_sha256": digest(prompts),
-        "max_new_tokens": max_new_tokens,
+        "max_new_tokens": options.max_new_tokens,
         "grid": asdict(measured.tally.grid),
         "num_profile_rounds": measured.tally.num_rounds,
         **compare(arms, trace, measured, cost),
         "cost": cost.to_json(),
     }
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--limit", type=int, default=DEMO_NUM_PROMPTS, help="prompts")
-    parser.add_argument("--max-new-tokens", type=int, default=DEMO_MAX_NEW_TOKENS)
-    parser.add_argument("--contexts", type=int, nargs="+", default=CONTEXTS, help="of the profile")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="where the result is saved too")
-    parser.add_argument("--plot", type=Path, help="where the picture is saved")
-    options = parser.parse_args(argv)
-    torch.set_num_threads(options.threads)
-    result = run(options.limit, options.max_new_tokens, options.contexts)
-    if options.plot is not None:
-        options.plot.write_bytes(png(draw(result["arms"])))
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: value for key, value in result.items() if key != "cost"}))
+    result = harness.finish("fidelity", options, found, unprinted=["cost"])
     if result["unexplained"]:
         sys.exit("replayed rounds are not the live ones")
 

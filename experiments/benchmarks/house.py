@@ -17,11 +17,12 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from experiments.benchmarks import harness
 
 POLICIES = ("vanilla", "chain(length=5)", "eagle2")
 WORKER = """
@@ -89,45 +90,33 @@ def ratio(workers: list[Worker], policy: str, prompts: list[list[int]]) -> dict[
             continue
         ratios.append(found[0]["seconds"] / found[1]["seconds"])
         num_equal += found[0]["token_ids"] == found[1]["token_ids"]
-    values = np.array(ratios)
-    draws = np.random.default_rng(0).choice(values, (2000, len(values)))
-    low, high = np.quantile(np.median(draws, axis=1), (0.025, 0.975))
+    found = harness.summary(ratios)
     return {
-        "ratio": float(np.median(values)),
-        "ci95": [float(low), float(high)],
-        "num_pairs": len(values),
+        "ratio": found["median"],
+        "ci95": found["ci95"],
+        "num_pairs": found["n"],
         "num_equal_texts": num_equal,
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = harness.parser(__doc__)
     parser.add_argument("--old", type=Path, required=True)
     parser.add_argument("--target", default="mini")
     parser.add_argument("--drafter", default="mini")
     parser.add_argument("--vocab", type=int, default=1000, help="prompts are of smaller ids")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--pairs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     here = Path(__file__).parents[2]
     workers = [Worker(tree.resolve(), options) for tree in (here, options.old)]
     generator = np.random.default_rng(0)
     prompts = [generator.integers(5, options.vocab, 24).tolist() for _ in range(options.pairs + 1)]
-    result: dict[str, Any] = {
-        "target": options.target,
-        "drafter": options.drafter,
-        "tokens": options.tokens,
-        "threads": options.threads,
-        "time": time.strftime("%Y-%m-%d"),
-        "new_over_old": {policy: ratio(workers, policy, prompts) for policy in POLICIES},
-    }
+    ratios = {policy: ratio(workers, policy, prompts) for policy in POLICIES}
     for worker in workers:
         worker.close()
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    given = {name: getattr(options, name) for name in ("target", "drafter", "tokens", "threads")}
+    harness.finish("house", options, given | {"new_over_old": ratios})
 
 
 if __name__ == "__main__":

@@ -13,21 +13,17 @@ Expected: a verification of 4 and of 8 rows costs at most 1.35 and 1.5 plain ste
 The last line of stdout is the result as JSON.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from adaeagle import EagleDrafter, Target
-from adaeagle.bench import provenance
 from adaeagle.models.kernels import Mode
 from adaeagle.models.kv_cache import KVCache
-from experiments.benchmarks.paired_texts import summary
+from experiments.benchmarks import harness
+from experiments.benchmarks.harness import summary
 
 ROWS = (1, 2, 4, 8, 16, 32)
 MODES: tuple[Mode, Mode] = ("torch", "auto")
@@ -102,15 +98,6 @@ def run(name: str, head: str | None, context: int, num_turns: int) -> dict[str, 
         for what in [f"{rows} rows" for rows in ROWS] + ["head"]
     }
     return {
-        "benchmark": "kernels",
-        "model": name,
-        "head": head,
-        "context": context,
-        "turns": num_turns,
-        "threads": torch.get_num_threads(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
         "least_ms": {key: round(1000 * min(found), 2) for key, found in seconds.items()},
         "ms": {key: summary([1000 * value for value in found]) for key, found in seconds.items()},
         "ratios": {
@@ -122,27 +109,18 @@ def run(name: str, head: str | None, context: int, num_turns: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.benchmarks.kernels",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = harness.parser(__doc__, threads=None)
     parser.add_argument("--target", default="smollm2")
     parser.add_argument("--head", help="an EAGLE head, bundled or a folder")
     parser.add_argument("--context", type=int, default=200, help="tokens before the forward")
     parser.add_argument("--turns", type=int, default=30)
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    if given.threads is not None:
-        torch.set_num_threads(given.threads)
-    result = run(given.target, given.head, given.context, given.turns)
-    line = json.dumps(result)
-    if given.out is not None:
-        given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    for pair, found in result["ratios"].items():
-        print(f"{pair}: {found}")
-    print(line)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    found = run(options.target, options.head, options.context, options.turns)
+    for pair, ratio in found["ratios"].items():
+        print(f"{pair}: {ratio}")
+    given = {name: getattr(options, name) for name in ("head", "context", "turns", "threads")}
+    harness.finish("kernels", options, {"model": options.target} | given | found)
 
 
 if __name__ == "__main__":

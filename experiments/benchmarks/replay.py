@@ -18,28 +18,24 @@ most.
 The last line of stdout is the result as JSON.
 """
 
-import argparse
-import json
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from adaeagle import EagleDrafter, Target, generate, get_policy
-from adaeagle.bench import provenance
 from adaeagle.bench.replayed import arm_records
 from adaeagle.cost.model import CostModel
-from adaeagle.data.prompts import Prompt, digest, read_prompts, spread
+from adaeagle.data.prompts import Prompt, digest
 from adaeagle.replay.replay import replay
 from adaeagle.trace.recorder import DEFAULT_ENVELOPE, Recorder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
+from experiments.benchmarks import harness
 from experiments.runs.compare import POLICIES as COMPARED
 
 LEARNING = ("hf_heuristic", "hf_dynamic", "chain(stop=adaedl)")
@@ -123,52 +119,33 @@ def recording(
 
 def over(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     """The ratio of two totals over the same prompts."""
-    drawn = np.random.default_rng(0).integers(len(ours), size=(2000, len(ours)))
-    ratios = np.asarray(ours)[drawn].sum(1) / np.asarray(theirs)[drawn].sum(1)
-    low, high = np.quantile(ratios, [0.025, 0.975])
     return {
-        "seconds": round(float(np.sum(ours)), 3),
-        "plain_seconds": round(float(np.sum(theirs)), 3),
-        "ratio": round(float(np.sum(ours) / np.sum(theirs)), 3),
-        "ci95": [round(float(low), 3), round(float(high), 3)],
-    }
-
-
-def run(num_prompts: int, max_new_tokens: int, specs: Sequence[str]) -> dict[str, Any]:
-    """Both parts on the bundled models."""
-    target = Target.from_pretrained("mini", dtype=torch.float32)
-    drafter = EagleDrafter.from_pretrained("mini", target)
-    prompts = spread(read_prompts("mini"), num_prompts)
-    recorded, texts = recording(target, drafter, prompts, max_new_tokens)
-    trace = Trace(texts, target.vocab_size, lambda: drafter)
-    return {
-        "benchmark": "replay",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "git": provenance.git(),
-        "prompts_sha256": digest(prompts),
-        "max_new_tokens": max_new_tokens,
-        "num_texts": len(texts),
-        "num_positions": len(trace.positions),
-        "a_live_over_replay": against_live(target, drafter, specs, trace),
-        "b_recording_over_plain": recorded,
+        "seconds": round(sum(ours), 3),
+        "plain_seconds": round(sum(theirs), 3),
+        "ratio": round(sum(ours) / sum(theirs), 3),
+        "ci95": harness.interval(harness.ratio_of_totals, ours, theirs, digits=3),
     }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = harness.parser(__doc__)
     parser.add_argument("--limit", type=int, default=88, help="prompts")
     parser.add_argument("--max-new-tokens", type=int, default=128)
     parser.add_argument("--policies", nargs="+", default=(*COMPARED, *LEARNING))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, help="where the result is saved too")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    result = run(options.limit, options.max_new_tokens, options.policies)
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    target, drafter, prompts = harness.bundled(options.limit)
+    recorded, texts = recording(target, drafter, prompts, options.max_new_tokens)
+    trace = Trace(texts, target.vocab_size, lambda: drafter)
+    found = {
+        "prompts_sha256": digest(prompts),
+        "max_new_tokens": options.max_new_tokens,
+        "num_texts": len(texts),
+        "num_positions": len(trace.positions),
+        "a_live_over_replay": against_live(target, drafter, options.policies, trace),
+        "b_recording_over_plain": recorded,
+    }
+    harness.finish("replay", options, found)
 
 
 if __name__ == "__main__":

@@ -20,14 +20,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet
 
-from adaeagle.bench import provenance
 from adaeagle.trace.folder import TraceFolder
+from experiments.benchmarks import harness
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -37,7 +36,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         *("--trace", str(options.trace), "--cost", str(options.cost)),
         *("--policies", options.policy, "--trials", str(options.trials)),
         *("--sampler", options.sampler, "--seed", str(options.seed)),
-        *("--threads", "1", "--out", str(folder)),
+        *("--threads", str(options.threads), "--out", str(folder)),
     ]
     start = time.perf_counter()
     running = [
@@ -71,7 +70,7 @@ def found_in(folder: Path) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = harness.parser(__doc__)
     parser.add_argument("--trace", type=Path, required=True)
     parser.add_argument("--cost", type=Path, required=True)
     parser.add_argument("--policy", default="eagle2")
@@ -79,24 +78,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="where the result is saved too")
     options = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         found = run(options, Path(folder))
-    recorded = ("policy", "trials", "sampler", "processes", "seed")
-    result = {
-        "benchmark": "sweep",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
-        "git": provenance.git(),
-        "trace_sha256": TraceFolder.open(options.trace).manifest.digest,
-        **{name: getattr(options, name) for name in recorded},
-        **found,
-    }
-    if options.out is not None:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    names = ("policy", "trials", "sampler", "processes", "seed")
+    given = {name: getattr(options, name) for name in names}
+    trace = {"trace_sha256": TraceFolder.open(options.trace).manifest.digest}
+    harness.finish("sweep", options, trace | given | found)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from adaeagle import generate
 from experiments.benchmarks import engine_models
 from experiments.benchmarks.engine import main
 from experiments.benchmarks.engine_models import Models, load
-from experiments.benchmarks.forward_time import ForwardTimer
-from experiments.benchmarks.paired_texts import Text, paired, summary
+from experiments.benchmarks.harness import summary
+from experiments.benchmarks.timing import Text, forward_timer, paired
 
 REAL = engine_models.SIZES
 TOY = {
@@ -77,7 +77,7 @@ def test_a_pair_says_how_many_times_faster_the_first_is(
 ) -> None:
     now = 0.0
     monkeypatch.setattr(
-        "experiments.benchmarks.paired_texts.time", SimpleNamespace(perf_counter=lambda: now)
+        "experiments.benchmarks.timing.time", SimpleNamespace(perf_counter=lambda: now)
     )
 
     def make(start: float, step: float, token: int) -> list[int]:
@@ -133,16 +133,16 @@ def test_timer_adds_up_every_forward_of_both_models(
     kind: str, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = SimpleNamespace(perf_counter=itertools.count().__next__)  # a tick a reading
-    monkeypatch.setattr("experiments.benchmarks.forward_time.time", clock)
+    monkeypatch.setattr("experiments.benchmarks.timing.time", clock)
     prompt = models.prompts[0]
-    with ForwardTimer(models.target, models.head) as timer:
+    with forward_timer(models.target, models.head) as take:
         generate(models.target, None, "vanilla", prompt, max_new_tokens=4)
-        assert timer.take() == 4 * 2  # trunk and output head
-        assert timer.take() == 0
+        assert take() == 4 * 2  # trunk and output head
+        assert take() == 0
     drafter = getattr(models, kind)
-    with ForwardTimer(models.target, drafter) as timer:
+    with forward_timer(models.target, drafter) as take:
         out = generate(models.target, drafter, "chain(length=3)", prompt, max_new_tokens=9)
         num_forwards = 1 + sum(1 + r.depth for r in out.rounds)  # the prompt's is the first
-        assert timer.take() == num_forwards * 2
+        assert take() == num_forwards * 2
     generate(models.target, drafter, "chain(length=3)", prompt, max_new_tokens=9)
-    assert timer.take() == 0
+    assert take() == 0

@@ -8,7 +8,7 @@ import pytest
 
 from adaeagle.trace.trace import Trace
 from experiments.benchmarks import fidelity
-from experiments.benchmarks.fidelity import draw, main, ranked_otherwise, ratio_interval
+from experiments.benchmarks.fidelity import main, ranked_otherwise, ratio_interval
 
 
 def test_it_measures_replays_and_compares(
@@ -17,13 +17,12 @@ def test_it_measures_replays_and_compares(
     specs = ("vanilla", "hf_heuristic", "eagle2(depth=3, width=3, nodes=7)")
     monkeypatch.setattr(fidelity, "POLICIES", specs)
     monkeypatch.setattr(fidelity, "FEWEST", 1)
-    out, plot = tmp_path / "out.json", tmp_path / "plot.png"
+    out = tmp_path / "out.json"
     settings = ("--limit", "2", "--max-new-tokens", "12", "--contexts", "64")
-    main([*settings, "--out", str(out), "--plot", str(plot)])
+    main([*settings, "--out", str(out)])
     saved = json.loads(out.read_text())
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert last == {key: value for key, value in saved.items() if key != "cost"}
-    assert plot.read_bytes().startswith(b"\x89PNG")
     assert saved["target_near_ties"] == saved["unexplained"] == []
     assert [arm["policy"] for arm in saved["arms"]] == list(specs)
     plain, *others = saved["arms"]
@@ -56,8 +55,8 @@ def test_the_ratio_is_drawn_prompt_by_prompt() -> None:
     """Prompts that are twice as slow on both sides leave no doubt about their ratio."""
     live, base = [1.0, 2.0, 4.0], [2.0, 4.0, 8.0]
     low, high = ratio_interval(live, [0.9 * s for s in live], base, base)
-    assert low == pytest.approx(1 / 0.9)
-    assert high == pytest.approx(1 / 0.9)
+    assert low == pytest.approx(1 / 0.9, abs=1e-4)
+    assert high == pytest.approx(1 / 0.9, abs=1e-4)
 
 
 def arm(policy: str, measured: float, predicted: float, spread: float = 0.05) -> dict[str, Any]:
@@ -72,4 +71,3 @@ def test_only_what_is_surely_apart_can_be_ranked_otherwise() -> None:
     arms = [arm("plain", 1.0, 1.0), arm("slow", 1.5, 1.9), arm("fast", 1.8, 1.7)]
     assert ranked_otherwise(arms) == [["slow", "fast"]]
     assert ranked_otherwise([arms[0], arm("slow", 1.72, 1.9), arms[2]]) == []
-    assert len(draw(arms).axes) == 1
