@@ -90,11 +90,11 @@ def ratio(workers: list[Worker], policy: str, prompts: list[list[int]]) -> dict[
             continue
         ratios.append(found[0]["seconds"] / found[1]["seconds"])
         num_equal += found[0]["token_ids"] == found[1]["token_ids"]
-    found = harness.summary(ratios)
+    summary = harness.summary(ratios)
     return {
-        "ratio": found["median"],
-        "ci95": found["ci95"],
-        "num_pairs": found["n"],
+        "ratio": summary["median"],
+        "ci95": summary["ci95"],
+        "num_pairs": summary["n"],
         "num_equal_texts": num_equal,
     }
 

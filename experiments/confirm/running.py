@@ -18,12 +18,19 @@ from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import Prompt, digest, grouping, read_prompts, spread
 from adaeagle.data.splits import TEST
 from adaeagle.trace.folder import TraceFolder
-from adaeagle.trace.manifest import Manifest
-from experiments.confirm.leaderboard import Evidence, leaderboard, references
+from experiments.confirm.leaderboard import (
+    FEWEST_PROMPTS,
+    OVER_FITTED,
+    Evidence,
+    leaderboard,
+    references,
+    replay_sentence,
+)
 from experiments.confirm.page import Page, render
 from experiments.confirm.tuned import Tuned, read_sweeps
 from experiments.errors import InputError, argument
 from experiments.report.finished import read_run
+from experiments.report.pages import machine
 from experiments.runs import compare as comparison
 from experiments.runs import replay as replaying
 from experiments.runs.models import ModelOptions
@@ -95,7 +102,7 @@ def confirm(settings: ConfirmSettings) -> ConfirmResult:
 
 def summary(found: dict[str, Any]) -> dict[str, Any]:
     """What a script wants first of the results of a confirmation or a study."""
-    names = ("out", "num_prompts", "num_over_fitted", "num_divergences")
+    names = ("out", "num_prompts", "num_over_fitted", "num_divergences", "notes")
     shown = [
         {
             "family": entry["family"],
@@ -103,6 +110,7 @@ def summary(found: dict[str, Any]) -> dict[str, Any]:
             "speedup": entry["tuned"]["speedup"],
             "speedup_ci95": entry["tuned"]["speedup_ci95"],
             "gain": None if entry["gain"] is None else entry["gain"]["live"],
+            "gain_ci95": None if entry["gain"] is None else entry["gain"]["live_ci95"],
             "verdict": entry["verdict"],
         }
         for entry in found["families"]
@@ -189,26 +197,22 @@ def _live(
     ready: Confirmation, policies: Sequence[str], seconds: float | None
 ) -> tuple[list[PromptRecord], dict[str, Any]]:
     """All of them in turns, prompt by prompt."""
+    manifest = ready.trace.manifest
     settings = comparison.CompareSettings(
-        models=_models(ready.trace.manifest, ready.settings, ready.threads),
+        models=ModelOptions(  # those that the trace was recorded with
+            target=manifest.target,
+            drafter=manifest.drafter,
+            device=ready.settings.device,
+            dtype=manifest.dtype,
+            threads=ready.threads,
+        ),
         policies=policies,
         prompts=str(ready.folder.path / PROMPTS),
-        max_new_tokens=ready.trace.manifest.max_new_tokens,
+        max_new_tokens=manifest.max_new_tokens,
         seconds=seconds,
         out=ready.folder.path / "live",
     )
     return comparison.measure(settings)
-
-
-def _models(manifest: Manifest, settings: ConfirmSettings, threads: int | None) -> ModelOptions:
-    """Those that the trace was recorded with."""
-    return ModelOptions(
-        target=manifest.target,
-        drafter=manifest.drafter,
-        device=settings.device,
-        dtype=manifest.dtype,
-        threads=threads,
-    )
 
 
 def _found(
@@ -227,7 +231,7 @@ def _found(
         grouping(live),
     )
     entries = leaderboard(ready.tuned.families, evidence)
-    return {
+    found = {
         "out": str(ready.folder.path),
         "target": ready.trace.manifest.target,
         "drafter": ready.trace.manifest.drafter,
@@ -237,7 +241,7 @@ def _found(
         "by": evidence.by,
         "families": entries,
         "best_fixed": references(evidence),
-        "num_over_fitted": sum(entry["verdict"] == "over-fitted" for entry in entries),
+        "num_over_fitted": sum(entry["verdict"] == OVER_FITTED for entry in entries),
         "num_divergences": sum(len(record.divergences) for record in live),
         "num_missing": sum(replay_results["num_missing"].values()),
         "cost_about": replay_results["config"]["cost_about"],
@@ -250,3 +254,34 @@ def _found(
         "versions": measured["versions"],
         "git": provenance.git(),
     }
+    return {**found, "notes": notes(found)}
+
+
+def notes(found: dict[str, Any]) -> list[str]:
+    """What must be told beside the numbers, most telling first."""
+    families, parted = found["families"], found["num_divergences"]
+    lines = [replay_sentence(families)]
+    quality = found["cost_about"].get("quality")
+    if quality is not None and not quality["is_good"]:
+        lines.append(f"The cost table is not good enough to rely on: {quality['why']}.")
+    if found["num_prompts"] < found["num_test_prompts"]:
+        lines.append(
+            f"Time was up after {found['num_prompts']} of {found['num_test_prompts']} prompts of "
+            "the test split; replayed speed-ups are of the same prompts, oracles of all."
+        )
+    if found["num_prompts"] < FEWEST_PROMPTS:
+        lines.append(f"Fewer than {FEWEST_PROMPTS} prompts allow no verdict on what tuning won.")
+    if found["num_over_fitted"]:
+        lines.append(
+            f"{found['num_over_fitted']} of {len(families)} families over-fitted: live, "
+            "the setting that was the best on the tune split is slower than the published one."
+        )
+    lines.append(
+        f"{parted} answers part from plain decoding's: see divergences in live/results.json."
+        if parted
+        else "All answers equal plain decoding's, token for token."
+    )
+    theirs, ours = found["cost_about"].get("hardware"), found["hardware"]
+    if theirs is not None and theirs.get("cpu") != ours.get("cpu"):
+        lines.append(f"The cost table was measured on another machine: {machine(theirs)}.")
+    return lines

@@ -25,7 +25,6 @@ from experiments.report.replayed_rounds import (
     ReplayedRounds,
     replay_rounds,
 )
-from experiments.report.rounds import Foresight, ShownRound
 from experiments.report.token_texts import TokenTexts, load_tokenizer
 
 
@@ -63,13 +62,13 @@ def _data(run: Finished, played: ReplayedRounds, token_texts: TokenTexts) -> dic
         "members": {name: FAMILIES[name]() for name in played.oracle},
         "texts": [_text(text, token_texts) for text in played.texts],
         "rounds": [
-            [[_round(one, token_texts) for one in rounds] for rounds in by_text]
+            [
+                [one._replace(token_ids=token_texts.places(one.token_ids)) for one in rounds]
+                for rounds in by_text
+            ]
             for by_text in played.policies.values()
         ],
-        "oracle": {
-            name: [[_foresight(one) for one in found] for found in by_text]
-            for name, by_text in played.oracle.items()
-        },
+        "oracle": played.oracle,
         # Last, when all that names a token has asked for it.
         "tokens": list(zip(token_texts.texts, token_texts.token_ids, strict=True)),
     }
@@ -91,35 +90,3 @@ def _text(text: RecordedText, token_texts: TokenTexts) -> dict[str, Any]:
             round(share, 4) if known else None for share, known in zip(shares, is_top, strict=True)
         ],
     }
-
-
-def _round(one: ShownRound, token_texts: TokenTexts) -> list[Any]:
-    return [
-        one.position,
-        one.depth,
-        one.num_drafted,
-        one.num_verified,
-        one.num_accepted,
-        one.num_emitted,
-        None if one.seconds is None else [_milliseconds(part) for part in one.seconds],
-        token_texts.places(one.token_ids),
-        one.parents,
-        [round(1000 * share) for share in one.probabilities],
-        one.fates,
-    ]
-
-
-def _foresight(one: Foresight) -> list[Any]:
-    return [
-        one.member,
-        one.depth,
-        one.num_drafted,
-        one.num_verified,
-        one.num_accepted,
-        one.num_emitted,
-        _milliseconds(one.seconds),
-    ]
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(1000 * seconds, 3)

@@ -15,6 +15,14 @@ from experiments.errors import InputError, argument
 NEEDED = ("hardware", "versions", "git", "config", "prompts_sha256", "split", "oracle")
 NEEDED_OF_REPLAYS = ("trace_sha256", "cost", "cost_about", "strict")
 MUST = "the folder of a finished `adaeagle compare` or `adaeagle replay`"
+OTHERS = {
+    "stages.json": "it is a study, whose page is {0}/report.html",
+    "confirm.html": "it is a confirmation, whose page is {0}/confirm.html",
+    "best.json": "it is a sweep: see {0}/history.png, or run `adaeagle confirm {0}` for a page",
+    "cost.json": "it is a cost table: see {0}/cost.png",
+    "manifest.json": "it is a trace: run `adaeagle replay {0}` first",
+}
+"""Folders of other commands by a file that they alone hold, and what to look at instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,9 @@ def read_run(path: Path) -> Finished:
     Raises:
         InputError: there is none, it is not finished, or its results cannot be read.
     """
+    for mark, advice in OTHERS.items():
+        if (path / mark).is_file():
+            raise InputError(f"RUN must be {MUST}, got {str(path)!r}: {advice.format(path)}")
     results = path / "results.json"
     if not results.is_file():
         if not path.is_dir():

@@ -35,38 +35,32 @@ class ReportResult:
     @property
     def remarks(self) -> list[str]:
         """What the explorer could not show."""
-        return [] if isinstance(self.explored, str) else list(self.explored.remarks)
+        return [] if isinstance(self.explored, str) else self.explored.remarks
 
     @property
     def sentence(self) -> str:
         """The page in one line."""
-        run, size = self.run, self.num_bytes / 1e6
-        content = (
-            f"{self.path}: {size:.1f} MB, {len(run.arms)} policies on {len(run.records)} prompts"
-        )
-        if isinstance(self.explored, str):
-            return f"{content}; without an explorer: {self.explored}"
-        policies, prompts = self.explored.data["policies"], self.explored.prompt_ids
-        return f"{content}; rounds of {len(policies)} policies on {len(prompts)} of them"
+        shown = self.summary
+        what = f"{shown['num_policies']} policies on {shown['num_prompts']} prompts"
+        rest = f"; without an explorer: {shown['without_explorer']}"
+        if shown["without_explorer"] is None:
+            policies, prompts = shown["explored_policies"], shown["explored_prompts"]
+            rest = f"; rounds of {len(policies)} policies on {len(prompts)} of them"
+        return f"{self.path}: {self.num_bytes / 1e6:.1f} MB, {what}{rest}"
 
     @property
     def summary(self) -> dict[str, Any]:
         """What a script wants first."""
-        explored = self.explored
-        prompts, policies, reason = list[str](), list[str](), None
-        if isinstance(explored, str):
-            reason = explored
-        else:
-            prompts = explored.prompt_ids
-            policies = [one["name"] for one in explored.data["policies"]]
+        explored = None if isinstance(self.explored, str) else self.explored
+        policies = [] if explored is None else explored.data["policies"]
         return {
             "out": str(self.path),
             "bytes": self.num_bytes,
             "num_policies": len(self.run.arms),
             "num_prompts": len(self.run.records),
-            "explored_prompts": prompts,
-            "explored_policies": policies,
-            "without_explorer": reason,
+            "explored_prompts": [] if explored is None else explored.prompt_ids,
+            "explored_policies": [one["name"] for one in policies],
+            "without_explorer": self.explored if explored is None else None,
         }
 
 

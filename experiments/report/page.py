@@ -1,29 +1,19 @@
-"""The page: one HTML file with its style, script, pictures and data in it.
+"""The page of a run: its policies, its headroom, its pictures and its rounds."""
 
-Prompts and answers are anybody's text. The template escapes what it prints, the data escapes what
-could end its element, the script builds nodes and never markup, and the page's own policy forbids
-every script but ours and everything from outside.
-"""
-
-import base64
-import hashlib
-import json
-from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
+from adaeagle.bench.results import num_rounds
 from adaeagle.data.prompts import grouping
 from experiments.report.explorer import Explored
-from experiments.report.figures import pictures
 from experiments.report.finished import Finished
-from experiments.report.overview import ladders, policy_table
+from experiments.report.ladders import ladders
+from experiments.report.pages import Picture, about, as_data, machine, picture, render_page
+from experiments.views import plots
+from experiments.views.acceptance_plots import acceptance_by_depth
+from experiments.views.plot_style import MARKS, colour_of, mark_of
 from experiments.views.tables import divergence_line
 
-SCRIPTS = ("tree.js", "explorer.js")
-TEMPLATES = files("experiments.report") / "templates"
+PARTS = ("draft", "verify", "policy", "other")
 
 
 def render(run: Finished, explored: Explored | str) -> str:
@@ -33,82 +23,74 @@ def render(run: Finished, explored: Explored | str) -> str:
         run: what it is about.
         explored: its explorer, or the reason why it has none.
     """
-    by = grouping(run.records)
-    script = "".join(own(name) for name in SCRIPTS)
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            run=run,
-            results=run.results,
-            config=run.config,
-            machine=machine(run.results["hardware"]),
-            clock=_clock(run),
-            notes=_notes(run),
-            about=_about(run),
-            table=policy_table(run),
-            ladders=ladders(run),
-            pictures=pictures(run.records, by),
-            explored=None if isinstance(explored, str) else explored,
-            without=explored if isinstance(explored, str) else None,
-            data=None if isinstance(explored, str) else as_data(explored.data),
-            style=Markup(own("report.css")),
-            script=Markup(script),
-            script_hash=_hash(script),
+    is_explored = isinstance(explored, Explored)
+    return render_page(
+        "report.html",
+        styles=["report.css"],
+        scripts=["tables.js", *(["tree.js", "explorer.js"] if is_explored else [])],
+        run=run,
+        results=run.results,
+        clock=_clock(run),
+        notes=_notes(run),
+        about=about(
+            run.results,
+            folder=run.path,
+            trace=run.config.get("trace"),
+            cost_table=run.config.get("cost"),
+        ),
+        arms=_arms(run),
+        highest=max(max((arm.speedup, *(arm.speedup_ci95 or ()))) for arm in run.arms),
+        best=max(arm.speedup for arm in run.arms),
+        ladders=ladders(run),
+        pictures=pictures(run),
+        explored=explored if is_explored else None,
+        without=None if is_explored else explored,
+        data=as_data(explored.data) if isinstance(explored, Explored) else None,
+    )
+
+
+def pictures(run: Finished) -> list[Picture]:
+    """Time, acceptance and kinds of text."""
+    records, by = run.records, grouping(run.records)
+    drawn = {
+        "What an average round's milliseconds went to, by policy": plots.time_per_round(records),
+        f"Tokens a round by {by} and policy": plots.tokens_per_round(records, by),
+        "Share of drafted tokens accepted by depth and policy": acceptance_by_depth(records),
+        "How often a round accepted so many tokens, by policy": plots.accepted_length(records),
+    }
+    return [picture(alt, figure) for alt, figure in drawn.items()]
+
+
+def _arms(run: Finished) -> list[dict[str, Any]]:
+    """The policies in their order: results, colour and mark, and what an average round takes."""
+    found = []
+    for place, arm in enumerate(run.arms):
+        rounds = num_rounds(run.records, arm.policy)
+        spent = {part: 1000 * getattr(arm, f"{part}_seconds") / rounds for part in PARTS}
+        found.append(
+            {
+                "of": arm,
+                "colour": colour_of(place),
+                "mark": MARKS[mark_of(place)],
+                "rounds": rounds,
+                "spent": {**spent, "sum": sum(spent.values())},
+            }
         )
-    )
-
-
-def environment() -> Environment:
-    """Where templates come from: what they print is escaped."""
-    return Environment(
-        loader=PackageLoader("experiments.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def as_data(value: Any) -> Markup:
-    """JSON that cannot end, or begin, an element of the page it stands in."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def own(name: str) -> str:
-    """A file of ours that goes into a page as it is."""
-    return (TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _hash(script: str) -> str:
-    """What a Content-Security-Policy calls an inline script."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-
-
-def machine(hardware: dict[str, Any]) -> str:
-    """What ran, in few words."""
-    threads = hardware.get("threads")
-    name = hardware.get("gpu") or hardware.get("cpu") or "an unnamed machine"
-    if hardware.get("gpu") or threads is None:
-        return str(name)
-    return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
+    return found
 
 
 def _clock(run: Finished) -> str:
     """Whence the seconds come."""
     if not run.is_replay:
         return f"Measured on {machine(run.results['hardware'])}."
-    about = run.config["cost_about"]
-    where = machine(about.get("hardware", {}))
-    when = f", measured {str(about['date'])[:10]}" if "date" in about else ""
+    about_cost = run.config["cost_about"]
+    where = machine(about_cost.get("hardware", {}))
+    when = f", measured {str(about_cost['date'])[:10]}" if "date" in about_cost else ""
     return f"Replayed from a trace; seconds are those of a cost table of {where}{when}."
 
 
 def _notes(run: Finished) -> list[str]:
-    """What must be said beside the numbers."""
+    """What must be told beside the numbers."""
     config, results = run.config, run.results
     notes = []
     if run.is_replay:
@@ -122,20 +104,3 @@ def _notes(run: Finished) -> list[str]:
             line = divergence_line(run.records)
             notes.append(f"{line[0].upper()}{line[1:]}.")
     return notes
-
-
-def _about(run: Finished) -> list[tuple[str, str]]:
-    """Where the results come from, for whoever wants to make them again."""
-    results, config = run.results, run.config
-    git = results["git"]
-    commit = "" if git is None else git["commit"][:12] + (", changed since" if git["dirty"] else "")
-    facts: Sequence[tuple[str, Any]] = (
-        ("folder", run.path),
-        ("prompts, SHA-256", results["prompts_sha256"]),
-        ("trace", config.get("trace")),
-        ("cost table", config.get("cost")),
-        ("hardware", ", ".join(f"{key} {value}" for key, value in results["hardware"].items())),
-        ("versions", ", ".join(f"{key} {value}" for key, value in results["versions"].items())),
-        ("commit", commit),
-    )
-    return [(name, str(value)) for name, value in facts if value]

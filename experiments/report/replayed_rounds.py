@@ -51,14 +51,34 @@ def replay_rounds(run: Finished, prompt_ids: Sequence[str]) -> ReplayedRounds:
     texts = _texts(folder, prompt_ids)
     if not texts:
         raise NothingToExploreError("no text has a round")
-    remarks: list[str] = []
-    cost = _load_cost(run, remarks)
-    policies = _policies(run, folder, texts, cost, remarks)
+    cost, remarks = _load_cost(run)
+    load = None if run.config["strict"] else model_loader(folder.manifest, None)
+
+    def trace_of(chosen: Sequence[RecordedText]) -> Trace:
+        return Trace(chosen, folder.manifest.vocab_size, load)
+
+    trace = trace_of(texts)
+    policies: dict[str, list[list[ShownRound]]] = {}
+    for arm in run.arms:
+        try:
+            policy = get_policy(arm.policy)
+            # What it learned from all texts before one decides its rounds there.
+            remembers = policy.learns and bool(policy.state_dict())
+            ids = [record.id for record in run.records]
+            seen = trace_of(_texts(folder, ids)) if remembers else trace
+            rounds = _rounds(policy, seen, texts, cost)
+        except (ValueError, LookupError, ImportError, OSError, InputError) as error:
+            remarks.append(f"{arm.policy} could not be replayed: {reason(error)}")
+            continue
+        if _is_as_recorded(run, arm.policy, texts, rounds):
+            policies[arm.policy] = rounds
+        else:
+            remarks.append(f"{arm.policy} no longer runs the rounds that results.json tells of")
     if not policies:
         raise NothingToExploreError("; ".join(remarks))
     oracle = {}
     if cost is not None and run.results["oracle"] is not None:
-        oracle = _oracle(run, _trace(run, folder, texts), cost, remarks)
+        oracle = _oracle(run, trace, cost, remarks)
     return ReplayedRounds(folder.manifest.target, texts, policies, oracle, remarks)
 
 
@@ -82,55 +102,16 @@ def _texts(folder: TraceFolder, prompt_ids: Sequence[str]) -> list[RecordedText]
         raise NothingToExploreError(f"the trace cannot be read: {reason(error)}") from None
 
 
-def _trace(run: Finished, folder: TraceFolder, texts: Sequence[RecordedText]) -> Trace:
-    load = None if run.config["strict"] else model_loader(folder.manifest, None)
-    return Trace(texts, folder.manifest.vocab_size, load)
-
-
-def _load_cost(run: Finished, remarks: list[str]) -> CostModel | None:
+def _load_cost(run: Finished) -> tuple[CostModel | None, list[str]]:
+    """The table of the replay, or why there are no seconds."""
     path = run.config["cost"]
     try:
         cost = CostModel.load(path)
     except (OSError, ValueError) as error:
-        remarks.append(f"{WITHOUT_COST}: {reason(error)}")
-        return None
+        return None, [f"{WITHOUT_COST}: {reason(error)}"]
     if cost.about != run.config["cost_about"]:
-        remarks.append(f"{WITHOUT_COST}: {path} is another table than the replay's")
-        return None
-    return cost
-
-
-def _policies(
-    run: Finished,
-    folder: TraceFolder,
-    texts: Sequence[RecordedText],
-    cost: CostModel | None,
-    remarks: list[str],
-) -> dict[str, list[list[ShownRound]]]:
-    """The rounds of each policy on each of the texts, if they are those of the run."""
-    trace, found = _trace(run, folder, texts), {}
-    for arm in run.arms:
-        try:
-            policy = get_policy(arm.policy)
-            seen = _trace_of_all(run, folder) if _remembers(policy) else trace
-            rounds = _rounds(policy, seen, texts, cost)
-        except (ValueError, LookupError, ImportError, OSError, InputError) as error:
-            remarks.append(f"{arm.policy} could not be replayed: {reason(error)}")
-            continue
-        if _is_as_recorded(run, arm.policy, texts, rounds):
-            found[arm.policy] = rounds
-        else:
-            remarks.append(f"{arm.policy} no longer runs the rounds that results.json tells of")
-    return found
-
-
-def _remembers(policy: Policy) -> bool:
-    """Whether it learns across texts, so that all texts before one decide its rounds."""
-    return policy.learns and bool(policy.state_dict())
-
-
-def _trace_of_all(run: Finished, folder: TraceFolder) -> Trace:
-    return _trace(run, folder, _texts(folder, [record.id for record in run.records]))
+        return None, [f"{WITHOUT_COST}: {path} is another table than the replay's"]
+    return cost, []
 
 
 def _rounds(

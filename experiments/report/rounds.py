@@ -4,8 +4,8 @@ Shapes: N drafted nodes, Q positions of all texts.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 
@@ -23,13 +23,11 @@ from experiments.views.drafts import SIGNS
 LEFT_OUT = "/"
 """The sign of a node that the text goes through, drafted and not sent to verification."""
 
-Seconds = tuple[float, float, float]
-"""Of draft forwards, verification, and the rest of a round."""
+COUNTS = ("depth", "num_drafted", "num_verified", "num_accepted", "num_emitted")
 
 
-@dataclass(frozen=True, slots=True)
-class ShownRound:
-    """One round and its tree: what was verified, and what should have been."""
+class ShownRound(NamedTuple):
+    """One round and its tree, as the page reads it: what was verified and what should have been."""
 
     position: int  # within its text, see `RecordedText`
     depth: int  # draft forwards
@@ -37,16 +35,15 @@ class ShownRound:
     num_verified: int
     num_accepted: int
     num_emitted: int
-    seconds: Seconds | None  # None without a cost model
+    milliseconds: list[float] | None  # draft, verify, the rest; None without a cost model
     token_ids: list[int]  # [N], a parent before its children
     parents: list[int]  # [N], -1 below the root
-    probabilities: list[float]  # [N], the draft model's, of a token after its parent
+    probabilities: list[int]  # [N], the draft model's, of a token after its parent, in thousandths
     fates: str  # [N] signs: those of `draft_view`, or LEFT_OUT
 
 
-@dataclass(frozen=True, slots=True)
-class Foresight:
-    """What `dp` does at one position."""
+class Foresight(NamedTuple):
+    """What `dp` does at one position, as the page reads it."""
 
     member: int  # of the family
     depth: int
@@ -54,7 +51,7 @@ class Foresight:
     num_verified: int
     num_accepted: int
     num_emitted: int
-    seconds: float
+    milliseconds: float
 
 
 def rounds_of(
@@ -71,22 +68,27 @@ def rounds_of(
                 policy.observe(outcome_of(played, torch.tensor([True]), positions, cost))
             found.append(played)
             here += int(played.rounds.num_emitted)
-        seconds = _seconds(found, positions, cost)
-        yield text, [_shown(*one, positions) for one in zip(found, seconds, strict=True)]
+        spent = _milliseconds(found, positions, cost)
+        yield text, [_shown(*one, positions) for one in zip(found, spent, strict=True)]
 
 
-def _seconds(
+def _milliseconds(
     found: Sequence[Played], positions: Positions, cost: CostModel | None
-) -> Sequence[Seconds | None]:
+) -> Sequence[list[float] | None]:
     """What rounds take, without the prompt that a text's first draft forward reads."""
     if cost is None or not found:
         return [None] * len(found)
     shapes = Rounds.join([played.rounds for played in found]).shapes(positions)
-    costs = cost.draft_seconds, cost.verify_seconds, cost.other_seconds
-    return list(zip(*(price(shapes).tolist() for price in costs), strict=True))
+    parts = cost.draft_seconds, cost.verify_seconds, cost.other_seconds
+    columns = [part(shapes).tolist() for part in parts]
+    return [[_rounded(part) for part in row] for row in zip(*columns, strict=True)]
 
 
-def _shown(played: Played, seconds: Seconds | None, positions: Positions) -> ShownRound:
+def _rounded(seconds: float) -> float:
+    return round(1000 * seconds, 3)
+
+
+def _shown(played: Played, milliseconds: list[float] | None, positions: Positions) -> ShownRound:
     rounds = played.rounds
     row = int(rounds.rows)
     path = [node for node in played.path[0].tolist() if node != ROOT]
@@ -95,17 +97,13 @@ def _shown(played: Played, seconds: Seconds | None, positions: Positions) -> Sho
     tree = played.drafted.tree.take(kept.unsqueeze(0), int(kept.sum()))
     nodes = kept.nonzero().flatten().tolist()  # the rows that `take` keeps, in order
     return ShownRound(
-        position=int(positions.within[row]),
-        depth=int(rounds.depth),
-        num_drafted=int(rounds.num_drafted),
-        num_verified=int(rounds.num_verified),
-        num_accepted=int(rounds.num_accepted),
-        num_emitted=int(rounds.num_emitted),
-        seconds=seconds,
-        token_ids=tree.token_ids[0].tolist(),
-        parents=tree.parents[0].tolist(),
-        probabilities=tree.log_probs[0].exp().tolist(),
-        fates=_fates(played, nodes, int(positions.num_left[row])),
+        int(positions.within[row]),
+        *(int(getattr(rounds, name)) for name in COUNTS),
+        milliseconds,
+        tree.token_ids[0].tolist(),
+        tree.parents[0].tolist(),
+        [round(1000 * share) for share in tree.log_probs[0].exp().tolist()],
+        _fates(played, nodes, int(positions.num_left[row])),
     )
 
 
@@ -117,10 +115,8 @@ def _fates(played: Played, nodes: Sequence[int], num_left: int) -> str:
         nodes: rows of its tree.
         num_left: tokens that the text still has: nothing was tested below its last.
     """
-    parents, depths = (
-        played.drafted.tree.parents[0].tolist(),
-        played.drafted.tree.depths[0].tolist(),
-    )
+    tree = played.drafted.tree
+    parents, depths = tree.parents[0].tolist(), tree.depths[0].tolist()
     keep = played.drafted.keep[0].tolist()
     accepted = set(played.path[0, : int(played.rounds.num_accepted)].tolist())
 
@@ -143,15 +139,8 @@ def foresight(members: Sequence[Policy], trace: Trace, cost: CostModel) -> list[
     for member in torch.unique(chosen).tolist():
         for rows in torch.split((chosen == member).nonzero().flatten(), MAX_ROUNDS):
             rounds = play(members[member], trace, rows, -1).rounds
-            columns = zip(
-                rounds.depth.tolist(),
-                rounds.num_drafted.tolist(),
-                rounds.num_verified.tolist(),
-                rounds.num_accepted.tolist(),
-                rounds.num_emitted.tolist(),
-                found.seconds[member, rows].tolist(),
-                strict=True,
-            )
-            for row, numbers in zip(rows.tolist(), columns, strict=True):
-                whole[row] = Foresight(member, *numbers)
+            counts = zip(*(getattr(rounds, name).tolist() for name in COUNTS), strict=True)
+            seconds = found.seconds[member, rows].tolist()
+            for row, own, spent in zip(rows.tolist(), counts, seconds, strict=True):
+                whole[row] = Foresight(member, *own, _rounded(spent))
     return [whole[row] for row in range(len(trace.positions))]

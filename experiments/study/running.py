@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from adaeagle.bench.run_folder import RunFolder
-from experiments.confirm.page import Page, png_picture, render
+from experiments.confirm.page import Page, render
 from experiments.confirm.pictures import short
 from experiments.confirm.running import summary
 from experiments.errors import InputError, argument
-from experiments.report.figures import Picture
+from experiments.report.pages import Picture, png_picture
 from experiments.runs.settings import load_prompts, open_folder, run_identity
 from experiments.study.planning import StudySettings, TimeBudget, described
 from experiments.study.stages import RESERVE, STAGES, Study, as_rows

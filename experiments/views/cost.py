@@ -7,15 +7,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-from rich import box
-from rich.console import Group
-from rich.table import Table as Printed
-from rich.text import Text
 from torch import Tensor
 
 from adaeagle.cost.model import CostModel
 from adaeagle.cost.table import Table
 from experiments.views.plot_style import COLOURS, tidy
+from experiments.views.sheet import Cell, Sheet
 
 CHAIN: dict[str, Any] = {"linestyle": "--", "marker": "o", "markerfacecolor": "white"}
 TREE: dict[str, Any] = {"linestyle": "-", "marker": "o"}
@@ -43,57 +40,62 @@ def main_figures(model: CostModel) -> dict[str, Any]:
     }
 
 
-def cost_tables(model: CostModel) -> Iterator[Group]:
+def cost_tables(model: CostModel) -> Iterator[Sheet]:
     """Medians by context, how far the quartiles of a cell are apart, and its samples."""
     chain, tree = model.chain, model.tree
     contexts = chain.verify.contexts.tolist()
-    drafting = _printed("of a", "nodes", contexts)
-    for kind, parts in (("chain", chain), ("tree", tree)):
-        _rows(drafting, f"{kind}, first", parts.first, sizes=("after 1", "after more"))
-        _rows(drafting, f"{kind}, second", parts.second)
-        _rows(drafting, f"{kind}, later", parts.next)
-    yield _titled("a draft forward, ms by context", drafting)
+    drafting = [
+        row
+        for kind, parts in (("chain", chain), ("tree", tree))
+        for row in (
+            *_rows(f"{kind}, first", parts.first, sizes=("after 1", "after more")),
+            *_rows(f"{kind}, second", parts.second),
+            *_rows(f"{kind}, later", parts.next),
+        )
+    ]
+    yield _sheet("a draft forward, ms by context", "nodes", contexts, drafting)
     for title, part in (("a verification", "verify"), ("the rest of a round", "other")):
-        table = _printed("of a", "nodes", contexts)
-        _rows(table, "chain", getattr(chain, part))
-        _rows(table, "tree", getattr(tree, part), start=1)  # row 0 is the chain's
-        yield _titled(f"{title}, ms by context", table)
-    prefills = _printed("of the", "", model.prefill.contexts.tolist())
-    _rows(prefills, "target", model.prefill, sizes=("",))
-    _rows(prefills, "draft model", model.draft_prefill, sizes=("",))
-    yield _titled("reading a prompt, ms by its tokens", prefills)
+        rows = [
+            *_rows("chain", getattr(chain, part)),
+            *_rows("tree", getattr(tree, part), start=1),  # row 0 is the chain's
+        ]
+        yield _sheet(f"{title}, ms by context", "nodes", contexts, rows)
+    prefills = [
+        *_rows("target", model.prefill, sizes=("",)),
+        *_rows("draft model", model.draft_prefill, sizes=("",)),
+    ]
+    lengths = model.prefill.contexts.tolist()
+    yield _sheet("reading a prompt, ms by its tokens", "", lengths, prefills)
 
 
-def _printed(kind: str, size: str, contexts: Sequence[int]) -> Printed:
-    table = Printed(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column(kind)
-    for title in (size, *map(str, contexts), "spread", "samples"):
-        table.add_column(title, justify="right", no_wrap=True)
-    return table
+def _sheet(
+    title: str, size: str, contexts: Sequence[int], rows: Sequence[tuple[str, ...]]
+) -> Sheet:
+    def cell(place: int) -> Cell:
+        return lambda row: row[place]
+
+    names = (size, *map(str, contexts), "spread", "samples")
+    numbers = {name: cell(place) for place, name in enumerate(names, start=1)}
+    return Sheet(title, list(rows), {"of a": cell(0)}, numbers)
 
 
 def _rows(
-    printed: Printed,
     kind: str,
     table: Table,
     *,
     start: int = 0,
     sizes: Sequence[str] | None = None,  # what they are called; None: themselves
-) -> None:
+) -> Iterator[tuple[str, ...]]:
     names = [str(size) for size in table.sizes.tolist()] if sizes is None else sizes
     for row in range(start, len(table.sizes)):
         spread = (table.high[row] - table.low[row]) / table.median[row]
-        printed.add_row(
+        yield (
             kind,
             names[row],
             *(f"{1000 * seconds:.2f}" for seconds in table.median[row].tolist()),
             f"{100 * float(spread.median()):.0f} %",
             str(int(table.count[row].min())),
         )
-
-
-def _titled(title: str, table: Printed) -> Group:
-    return Group(Text(title, style="italic"), table)
 
 
 def cost_figure(model: CostModel) -> Figure:
@@ -167,10 +169,6 @@ def _curve(
 
 def _finish(axes: Axes, title: str, across: str) -> None:
     axes.set_title(title, fontsize=11)
-    axes.set_xlabel(across)
-    axes.set_ylabel("milliseconds")
-    axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+    tidy(axes, xlabel=across, ylabel="milliseconds", xlim=(-0.02 * axes.get_xlim()[1], None))
     if axes.get_yscale() == "linear":
         axes.set_ylim(bottom=0)
-    axes.grid(color="0.9")
-    tidy(axes)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn.metrics import roc_curve
 
-from experiments.views.plot_style import COLOURS, tidy
+from experiments.views.plot_style import COLOURS, legend, tidy
 from predictors.base import AcceptancePredictions, LengthPredictions
 
 PREDICTOR, DRAFT = COLOURS[4], COLOURS[1]
@@ -35,27 +35,16 @@ def acceptance_figure(predictions: AcceptancePredictions, found: dict[str, Any])
 
 def _reliability(axes: Axes, counts: Axes, bins: list[dict[str, Any]]) -> None:
     axes.plot((0, 1), (0, 1), color="0.6", linestyle="--", linewidth=1)
-    axes.plot(
-        [each["told"] for each in bins],
-        [each["accepted"] for each in bins],
-        color=PREDICTOR,
-        marker="o",
-        markersize=4,
-    )
-    axes.set_ylabel("accepted")
+    predicted, accepted = [each["told"] for each in bins], [each["accepted"] for each in bins]
+    axes.plot(predicted, accepted, color=PREDICTOR, marker="o", markersize=4)
     axes.tick_params(labelbottom=False)
     middles = [(each["low"] + each["high"]) / 2 for each in bins]
     counts.bar(middles, [each["num"] for each in bins], 0.045, color=PREDICTOR)
-    counts.set_yscale("log")
-    counts.set_ylim(bottom=0.7)
+    tidy(axes, xlim=(0, 1), ylabel="accepted")
+    tidy(counts, yscale="log", ylim=(0.7, None), xlabel="probability the predictor gave")
     counts.set_ylabel("tokens", fontsize=9)
-    counts.set_xlabel("probability the predictor gave")
-    for each in (axes, counts):
-        each.set_xlim(0, 1)
-        each.xaxis.set_major_formatter(PercentFormatter(1))
-        each.grid(color="0.9")
-        tidy(each)
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    for axis in (axes.xaxis, axes.yaxis, counts.xaxis):
+        axis.set_major_formatter(PercentFormatter(1))
 
 
 def _roc(axes: Axes, predictions: AcceptancePredictions, acceptance: dict[str, Any]) -> None:
@@ -71,36 +60,24 @@ def _roc(axes: Axes, predictions: AcceptancePredictions, acceptance: dict[str, A
             continue
         rejected, kept, _ = roc_curve(accepted, scores.numpy())
         axes.plot(rejected, kept, color=colour, linewidth=1.6, label=f"{name}, AUC {area:.3f}")
-    axes.set_xlabel("rejected tokens taken for accepted ones")
-    axes.set_ylabel("accepted tokens found")
+    tidy(axes, xlabel="rejected tokens taken for accepted ones", ylabel="accepted tokens found")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1))
     axes.set_title("telling accepted from rejected", fontsize=10)
-    axes.grid(color="0.9")
     axes.legend(loc="lower right", frameon=False, fontsize=9)
-    tidy(axes)
 
 
 def _by_depth(axes: Axes, rows: list[dict[str, Any]]) -> None:
     rows = [row for row in rows if row["num"] >= FEW]
     depths = [row["depth"] for row in rows]
     axes.plot(depths, [row["accepted"] for row in rows], color="0.25", marker="s", label="accepted")
-    axes.plot(
-        depths,
-        [row["told"] for row in rows],
-        color=PREDICTOR,
-        marker="o",
-        markersize=4,
-        label="as predicted",
-    )
-    axes.set_ylim(0, 1.02)
+    predicted = [row["told"] for row in rows]
+    axes.plot(depths, predicted, color=PREDICTOR, marker="o", markersize=4, label="as predicted")
+    tidy(axes, ylim=(0, 1.02), xlabel="depth of the drafted token")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    axes.set_xlabel("depth of the drafted token")
     axes.set_title("by depth", fontsize=10)
-    axes.grid(color="0.9")
     axes.legend(frameon=False, fontsize=9)
-    tidy(axes)
 
 
 def lengths_figure(lengths: LengthPredictions, found: dict[str, Any]) -> Figure:
@@ -127,10 +104,8 @@ def lengths_figure(lengths: LengthPredictions, found: dict[str, Any]) -> Figure:
         markersize=4,
         label="mean of the true ones",
     )
-    axes.set_xlabel("predicted length, tokens")
-    axes.set_ylabel("true length, tokens")
-    figure.legend(loc="outside lower center", frameon=False, fontsize=9)
-    tidy(axes)
+    tidy(axes, xlabel="predicted length, tokens", ylabel="true length, tokens")
+    legend(figure)
     of = found["lengths"]
     axes.set_title(
         f"{of['num']:,} positions: mean error {of['error']:.2f} tokens, "

@@ -1,6 +1,5 @@
 """What a comparison measured, as pictures."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from adaeagle.bench.records import PromptRecord
-from adaeagle.bench.results import grouped, num_rounds, summarize
+from adaeagle.bench.results import ArmResult, grouped, num_rounds, summarize
 from adaeagle.bench.run_folder import RunFolder
 from adaeagle.bench.runner import BASELINE
 from experiments.views.acceptance_plots import acceptance_by_depth
-from experiments.views.plot_style import colour_of, label, mark_of, png, tidy
+from experiments.views.plot_style import colour_of, label, legend, mark_of, panels, png, tidy
 
 PARTS = {"draft": "#56B4E9", "verify": "#0072B2", "policy": "#E69F00", "other": "#999999"}
 
@@ -37,65 +36,56 @@ def draw_all(records: Sequence[PromptRecord], by: str, folder: RunFolder) -> lis
     return [folder.write(name, png(figure)) for name, figure in pictures.items()]
 
 
-def _at_right(axes: Axes, texts: Sequence[str]) -> None:
-    """A column of texts beside the rows, where no bar reaches."""
-    for row, text in enumerate(texts):
-        transform = axes.get_yaxis_transform()
-        axes.text(1.01, row, text, transform=transform, va="center", fontsize=9)
+def _fastest_first(records: Sequence[PromptRecord]) -> list[tuple[int, ArmResult]]:
+    """Every policy with its place in the run, which decides its colour."""
+    return sorted(enumerate(summarize(records)), key=lambda one: -one[1].speedup)
 
 
-def _rows(axes: Axes, names: Sequence[str]) -> None:
-    """One row a policy, the first on top."""
+def _rows(axes: Axes, names: Sequence[str], at_right: Sequence[str] = ()) -> None:
+    """One row a name, the first on top; and a column of texts where no bar reaches."""
     axes.set_yticks(range(len(names)), [label(name) for name in names], fontsize=9)
     axes.invert_yaxis()
-    axes.grid(axis="x", color="0.9")
-    tidy(axes)
+    for row, text in enumerate(at_right):
+        place = axes.get_yaxis_transform()
+        axes.text(1.01, row, text, transform=place, va="center", fontsize=9)
 
 
 def speedup(records: Sequence[PromptRecord]) -> Figure:
     """Bars of speed-up against plain decoding, with their intervals over prompts."""
-    arms = summarize(records)
+    arms = _fastest_first(records)
     figure = Figure(figsize=(8, 1.4 + 0.52 * len(arms)), layout="constrained")
     axes = figure.subplots()
-    for row, arm in enumerate(arms):
-        axes.barh(row, arm.speedup, height=0.62, color=colour_of(row), alpha=0.85)
+    for row, (place, arm) in enumerate(arms):
+        axes.barh(row, arm.speedup, height=0.62, color=colour_of(place), alpha=0.85)
         if arm.speedup_ci95 is not None and arm.policy != BASELINE:
             axes.plot(arm.speedup_ci95, (row, row), color="0.25", linewidth=1.6, marker="|")
     axes.axvline(1.0, color="0.3", linestyle="--", linewidth=1)
-    _rows(axes, [arm.policy for arm in arms])
-    _at_right(axes, [f"{arm.speedup:.2f}x" for arm in arms])
-    axes.set_xlim(left=0)
-    axes.set_xlabel("tokens per second, as a multiple of plain decoding (dashed line)")
+    _rows(axes, [arm.policy for _, arm in arms], [f"{arm.speedup:.2f}x" for _, arm in arms])
+    across = "tokens per second, as a multiple of plain decoding (dashed line)"
+    tidy(axes, "x", xlim=(0, None), xlabel=across)
     axes.set_title(f"Speed-up, with 95 % intervals over {len(records)} prompts", fontsize=11)
     return figure
 
 
 def accepted_length(records: Sequence[PromptRecord]) -> Figure:
     """For every drafting policy, how often a round accepted so many drafted tokens."""
-    names = [name for name in records[0].arms if name != BASELINE] or [BASELINE]
+    everything = list(records[0].arms)
+    names = [name for name in everything if name != BASELINE] or [BASELINE]
     counts = {
         name: Counter(count for record in records for count in record.arms[name].num_accepted)
         for name in names
     }
-    longest = max(max(found, default=0) for found in counts.values())
-    num_columns = min(3, len(names))
-    num_rows = math.ceil(len(names) / num_columns)
-    figure = Figure(figsize=(3.4 * num_columns, 0.6 + 2.3 * num_rows), layout="constrained")
-    panels = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    everything = list(records[0].arms)
-    for axes, name in zip(panels.flat, names, strict=False):
+    lengths = range(max(max(found, default=0) for found in counts.values()) + 1)
+    figure, axes_of = panels(len(names), 3.4, 2.3, sharex=True, sharey=True)
+    for axes, name in zip(axes_of, names, strict=True):
         total = sum(counts[name].values()) or 1
-        lengths = range(longest + 1)
         shares = [100 * counts[name][length] / total for length in lengths]
         axes.bar(lengths, shares, color=colour_of(everything.index(name)), alpha=0.85)
         mean = sum(length * counts[name][length] for length in lengths) / total
         axes.set_title(f"{label(name)}\nmean {mean:.2f}", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        axes.grid(axis="y", color="0.9")
         axes.tick_params(labelbottom=True)
-        tidy(axes)
-    for axes in panels.flat[len(names) :]:
-        axes.set_visible(False)
+        tidy(axes, "y")
     figure.suptitle("How much of a draft is accepted", fontsize=11)
     figure.supxlabel("drafted tokens accepted in a round", fontsize=10)
     figure.supylabel("share of rounds, %", fontsize=10)
@@ -104,7 +94,7 @@ def accepted_length(records: Sequence[PromptRecord]) -> Figure:
 
 def time_per_round(records: Sequence[PromptRecord]) -> Figure:
     """Stacked bars of what an average round's milliseconds went to."""
-    arms = summarize(records)
+    arms = [arm for _, arm in _fastest_first(records)]
     figure = Figure(figsize=(8, 1.6 + 0.52 * len(arms)), layout="constrained")
     axes = figure.subplots()
     ends = [0.0] * len(arms)
@@ -114,17 +104,14 @@ def time_per_round(records: Sequence[PromptRecord]) -> Figure:
         ]
         axes.barh(range(len(arms)), spent, left=ends, height=0.62, color=colour, label=part)
         ends = [end + more for end, more in zip(ends, spent, strict=True)]
-    _rows(axes, [arm.policy for arm in arms])
-    _at_right(
-        axes,
-        [
-            f"{end:.1f} ms for\n{arm.tokens_per_round:.2f} tokens"
-            for end, arm in zip(ends, arms, strict=True)
-        ],
-    )
-    axes.set_xlabel("milliseconds of an average round, prefill left out")
-    axes.set_title("Where the time of a round goes", fontsize=11)
-    figure.legend(loc="outside lower center", ncols=len(PARTS), frameon=False, fontsize=9)
+    notes = [
+        f"{end:.1f} ms for\n{arm.tokens_per_round:.2f} tokens"
+        for end, arm in zip(ends, arms, strict=True)
+    ]
+    _rows(axes, [arm.policy for arm in arms], notes)
+    tidy(axes, "x", xlabel="milliseconds of an average round, prefill left out")
+    axes.set_title("Where the time of a round goes, the fastest policy on top", fontsize=11)
+    legend(figure, len(PARTS))
     return figure
 
 
@@ -151,13 +138,12 @@ def tokens_per_round(records: Sequence[PromptRecord], by: str) -> Figure:
             marker=mark_of(place),
             color=colour_of(place),
             markersize=7,
-            label=name,
+            label=label(name),
         )
     _rows(axes, [group or "-" for group in order])
-    axes.set_ylim(len(order) - 0.5, -0.5)
-    axes.set_xlim(left=0.8)
     axes.axvline(1.0, color="0.3", linestyle="--", linewidth=1)
+    tidy(axes, "x", ylim=(len(order) - 0.5, -0.5), xlim=(0.8, None))
     axes.set_xlabel("tokens emitted a round (dashed line: plain decoding)")
     axes.set_title(f"Tokens a round by {by}, the easiest text on top", fontsize=11)
-    figure.legend(loc="outside lower center", frameon=False, fontsize=9)
+    legend(figure, 2)
     return figure

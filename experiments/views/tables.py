@@ -3,96 +3,86 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group
-from rich.table import Table
-from rich.text import Text
 
 from adaeagle.bench.records import PromptRecord
-from adaeagle.bench.results import ArmResult, grouped, num_rounds, summarize
+from adaeagle.bench.results import grouped, num_rounds, summarize
 from adaeagle.bench.runner import BASELINE
+from experiments.views.sheet import Cell, Sheet, interval, share
 
 MOST_PARTINGS = 20
+PARTS = ("draft", "verify", "policy", "other")
 
 
-def speed_table(records: Sequence[PromptRecord]) -> Group:
+def speed_table(records: Sequence[PromptRecord]) -> Sheet:
     """How fast each policy is."""
-    table = _table("policy", "tokens/s", "speed-up", "95 % interval", "tokens\na round")
     arms = summarize(records)
     best = max(arm.speedup for arm in arms)
-    for number, arm in enumerate(arms, start=1):
-        table.add_row(
-            str(number),
-            arm.policy,
-            f"{arm.tokens_per_second:.1f}",
-            f"{arm.speedup:.2f}x",
-            _interval(arm),
-            f"{arm.tokens_per_round:.2f}",
-            style="bold" if arm.speedup == best else None,
-        )
-    return _titled("speed", table)
+    return Sheet(
+        "speed",
+        arms,
+        {"policy": lambda arm: arm.policy},
+        {
+            "tokens/s": lambda arm: f"{arm.tokens_per_second:.1f}",
+            "speed-up": lambda arm: f"{arm.speedup:.2f}x",
+            "95 % interval": lambda arm: (
+                "-" if arm.policy == BASELINE else interval(arm.speedup_ci95)
+            ),
+            "tokens\na round": lambda arm: f"{arm.tokens_per_round:.2f}",
+        },
+        is_bold=lambda arm: arm.speedup == best,
+        is_numbered=True,
+    )
 
 
-def round_table(records: Sequence[PromptRecord]) -> Group:
+def round_table(records: Sequence[PromptRecord]) -> Sheet:
     """What an average round of each policy is made of."""
-    parts = ("draft", "verify", "policy", "other")
-    titles = ("draft\nforwards", "nodes\nverified", *(f"{part}\nms" for part in parts), "sum\nms")
-    table = _table(*titles)
-    for number, arm in enumerate(summarize(records), start=1):
-        rounds = num_rounds(records, arm.policy)
-        spent = [1000 * getattr(arm, f"{part}_seconds") / rounds for part in parts]
-        table.add_row(
-            str(number),
-            *(f"{total / rounds:.1f}" for total in (arm.draft_forwards, arm.verified_nodes)),
-            *(f"{milliseconds:.2f}" for milliseconds in (*spent, sum(spent))),
-        )
-    return _titled("an average round", table)
+    rows = [(arm, num_rounds(records, arm.policy)) for arm in summarize(records)]
+
+    def milliseconds(*parts: str) -> Cell:
+        def show(row: Any) -> str:
+            arm, rounds = row
+            return f"{1000 * sum(getattr(arm, f'{part}_seconds') for part in parts) / rounds:.2f}"
+
+        return show
+
+    return Sheet(
+        "an average round",
+        rows,
+        {},
+        {
+            "draft\nforwards": lambda row: f"{row[0].draft_forwards / row[1]:.1f}",
+            "nodes\nverified": lambda row: f"{row[0].verified_nodes / row[1]:.1f}",
+            **{f"{part}\nms": milliseconds(part) for part in PARTS},
+            "sum\nms": milliseconds(*PARTS),
+        },
+        is_numbered=True,
+    )
 
 
-def _table(*columns: str) -> Table:
-    """A table whose first column is the number of a policy."""
-    table = _bare_table()
-    table.add_column("#", justify="right")
-    for column in columns:
-        if column == "policy":
-            table.add_column(column, overflow="fold", min_width=32)
-        else:
-            table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
-def _bare_table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-
-
-def _titled(title: str, table: Table) -> Group:
-    """A table below its title, which may be the wider of the two."""
-    return Group(Text(title, style="italic"), table)
-
-
-def _interval(arm: ArmResult) -> str:
-    if arm.policy == BASELINE or arm.speedup_ci95 is None:
-        return "-"
-    low, high = arm.speedup_ci95
-    return f"{low:.2f} to {high:.2f}"
-
-
-def group_table(records: Sequence[PromptRecord], by: str) -> Group:
+def group_table(records: Sequence[PromptRecord], by: str) -> Sheet:
     """A row for each source or category: tokens a round and speed-up of every drafting policy."""
-    table = _bare_table()
-    table.add_column(by)
-    table.add_column("prompts", justify="right")
-    drafting = [name for name in records[0].arms if name != BASELINE]
-    for number, name in enumerate(records[0].arms, start=1):
-        if name in drafting:
-            table.add_column(f"#{number}", justify="right", no_wrap=True)
-    for group, members in grouped(records, by).items():
-        arms = {arm.policy: arm for arm in summarize(members)}
-        cells = (
-            f"{arms[name].tokens_per_round:.2f}\n{arms[name].speedup:.2f}x" for name in drafting
-        )
-        table.add_row(group or "-", str(len(members)), *cells)
-    return _titled(f"tokens a round and speed-up by {by}", table)
+    rows = [
+        (group or "-", len(members), {arm.policy: arm for arm in summarize(members)})
+        for group, members in grouped(records, by).items()
+    ]
+
+    def column(name: str) -> Cell:
+        return lambda row: f"{row[2][name].tokens_per_round:.2f}\n{row[2][name].speedup:.2f}x"
+
+    return Sheet(
+        f"tokens a round and speed-up by {by}, policies by their numbers",
+        rows,
+        {by: lambda row: row[0]},
+        {
+            "prompts": lambda row: row[1],
+            **{
+                f"#{number}": column(name)
+                for number, name in enumerate(records[0].arms, start=1)
+                if name != BASELINE
+            },
+        },
+    )
 
 
 def headroom_table(found: dict[str, Any]) -> Group:
@@ -102,34 +92,34 @@ def headroom_table(found: dict[str, Any]) -> Group:
         found: the whole of `results.json`.
     """
     oracle = found["oracle"]
-    table = _bare_table()
-    for title in ("family", "best fixed draft", "chosen on"):
-        table.add_column(title, overflow="fold")
-    for title in ("tokens/s", "greedy", "dp", "headroom"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for name, family in oracle["families"].items():
-        table.add_row(
-            name,
-            family["baseline"],
-            family["baseline_chosen_on"],
-            *(f"{family[key]:.1f}" for key in ("fixed", "greedy", "dp")),
-            f"{family['headroom']:+.1%}",
-        )
-    shares = _bare_table()
-    shares.add_column("policy", overflow="fold", min_width=32)
-    for title in ("family", "tokens/s", "recovered"):
-        shares.add_column(title, justify="right", no_wrap=True)
-    for arm in found["arms"]:
-        share = arm["headroom_recovered"]
-        shares.add_row(
-            arm["policy"],
-            oracle["family_of"][arm["policy"]],
-            f"{arm['tokens_per_second']:.1f}",
-            "-" if share is None else f"{share:+.0%}",
-        )
-    bound = f"clairvoyant, on what was recorded: {oracle['clairvoyant']:.1f} tokens/s"
-    title = f"headroom on the prompts of split {oracle['split']}"
-    return Group(_titled(title, table), shares, Text(bound))
+    families = Sheet(
+        f"headroom on the prompts of split {oracle['split']}",
+        list(oracle["families"].items()),
+        {
+            "family": lambda row: row[0],
+            "best fixed draft": lambda row: row[1]["baseline"],
+            "chosen on": lambda row: row[1]["baseline_chosen_on"],
+        },
+        {
+            "tokens/s": lambda row: f"{row[1]['fixed']:.1f}",
+            "greedy": lambda row: f"{row[1]['greedy']:.1f}",
+            "dp": lambda row: f"{row[1]['dp']:.1f}",
+            "headroom": lambda row: f"{row[1]['headroom']:+.1%}",
+        },
+    )
+    shares = Sheet(
+        f"clairvoyant, on what was recorded: {oracle['clairvoyant']:.1f} tokens/s",
+        found["arms"],
+        {
+            "policy": lambda arm: arm["policy"],
+            "family": lambda arm: oracle["family_of"][arm["policy"]],
+        },
+        {
+            "tokens/s": lambda arm: f"{arm['tokens_per_second']:.1f}",
+            "recovered": lambda arm: share(arm["headroom_recovered"]),
+        },
+    )
+    return Group(families, shares)
 
 
 def divergence_line(records: Sequence[PromptRecord]) -> str:
@@ -146,48 +136,41 @@ def divergence_line(records: Sequence[PromptRecord]) -> str:
     )
 
 
-def audit_table(arms: Sequence[dict[str, Any]], against: str) -> Group:
+def audit_table(arms: Sequence[dict[str, Any]], against: str) -> Sheet:
     """How much of each policy's text was compared, and where it parted from the reference."""
-    table = _bare_table()
-    table.add_column("policy", overflow="fold", min_width=32)
-    titles = (
-        "tokens\ncompared",
-        "accepted\na round",
-        "diver-\ngences",
-        "above\n1e-4",
-        "largest\ngap",
+    return Sheet(
+        f"against {against}",
+        list(arms),
+        {"policy": lambda arm: arm["policy"]},
+        {
+            "tokens\ncompared": lambda arm: arm["num_compared"],
+            "accepted\na round": lambda arm: f"{arm['accepted_per_round']:.2f}",
+            "diver-\ngences": lambda arm: arm["num_divergences"],
+            "above\n1e-4": lambda arm: arm["num_above_near_tie"],
+            "largest\ngap": lambda arm: _gap(arm["largest_gap"]),
+        },
     )
-    for title in titles:
-        table.add_column(title, justify="right", no_wrap=True)
-    for arm in arms:
-        gap = arm["largest_gap"]
-        table.add_row(
-            arm["policy"],
-            str(arm["num_compared"]),
-            f"{arm['accepted_per_round']:.2f}",
-            str(arm["num_divergences"]),
-            str(arm["num_above_near_tie"]),
-            "-" if gap is None else f"{gap:.1e}",
-        )
-    return _titled(f"against {against}", table)
 
 
-def parting_table(partings: Sequence[dict[str, Any]]) -> Group:
+def parting_table(partings: Sequence[dict[str, Any]]) -> Sheet:
     """Where texts parted: the first `MOST_PARTINGS` places."""
-    table = _bare_table()
-    for title in ("prompt", "turn", "position", "expected", "found", "gap"):
-        table.add_column(title, justify="left" if title == "prompt" else "right", no_wrap=True)
-    table.add_column("policy", overflow="fold")
-    for parted in partings[:MOST_PARTINGS]:
-        gap = parted["top2_gap"]
-        tokens = (parted["expected"], parted["found"])
-        table.add_row(
-            parted["id"],
-            str(parted["turn"]),
-            str(parted["position"]),
-            *("end" if token is None else str(token) for token in tokens),
-            "-" if gap is None else f"{gap:.1e}",
-            parted["policy"],
-        )
-    shown = min(MOST_PARTINGS, len(partings))
-    return _titled(f"{shown} of {len(partings)} divergences; results.json has all", table)
+
+    def token(key: str) -> Cell:
+        return lambda parted: "end" if parted[key] is None else parted[key]
+
+    return Sheet(
+        f"{min(MOST_PARTINGS, len(partings))} of {len(partings)} divergences; results.json has all",
+        list(partings[:MOST_PARTINGS]),
+        {"prompt": lambda parted: parted["id"], "policy": lambda parted: parted["policy"]},
+        {
+            "turn": lambda parted: parted["turn"],
+            "position": lambda parted: parted["position"],
+            "expected": token("expected"),
+            "found": token("found"),
+            "gap": lambda parted: _gap(parted["top2_gap"]),
+        },
+    )
+
+
+def _gap(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"

@@ -18,7 +18,7 @@ from adaeagle.replay.headroom import prefill_seconds
 from adaeagle.trace.folder import load_texts
 from adaeagle.trace.trace import Trace
 from experiments.cli import main
-from experiments.report.page import as_data
+from experiments.report.pages import as_data
 from experiments.report.token_texts import TokenTexts, load_tokenizer
 
 HOSTILE = "</script><img src=x onerror=\"document.title='broken'\"><!--"
@@ -171,6 +171,17 @@ def test_prompts_are_text_and_nothing_else(home: Path, page: Page) -> None:
     )
 
 
+def test_tables_can_be_sorted_and_specs_copied(page: Page) -> None:
+    """Every column's name knows its place; on a phone every cell carries its column's name."""
+    cells = [a for tag, a in page.elements if tag == "td" and "data-label" in a]
+    assert len(cells) % len(POLICIES) == 0
+    columns = [int(a["data-column"] or "") for _, a in page.elements if "data-column" in a]
+    assert sorted(columns) == [0, 1, 2, 3, *range(5, 15)]
+    assert sum(a.get("class") == "spec" for tag, a in page.elements if tag == "code") > len(
+        POLICIES
+    )
+
+
 def test_data_ends_no_element() -> None:
     told = as_data({"<": "</script>", "&": "\u2028]]>"})
     assert not set("<>&\u2028") & set(told)
@@ -202,7 +213,7 @@ def test_headroom_names_baseline_and_split(home: Path, results: Any) -> None:
     for name, family in results["oracle"]["families"].items():
         section = text.split(f"<h3>{name}: ")[1].split("<h3>")[0]
         assert f"{family['headroom']:+.1%} over" in section
-        assert f"<code>{family['baseline']}</code>, chosen on the same prompts" in section
+        assert f"{family['baseline']}</code>, chosen on the same prompts" in section
         speeds = (
             *(family[key] for key in ("fixed", "greedy", "dp")),
             results["oracle"]["clairvoyant"],
@@ -442,7 +453,13 @@ def refused(*arguments: object) -> str:
 
 def test_no_run(copied: Path) -> None:
     assert "got 'nowhere': there is no such folder" in refused("nowhere")
-    assert "got 'trace': it holds no run" in refused("trace")
+    assert "got '.': it is a cost table: see ./cost.png" in refused(".")
+    assert "got 'trace': it is a trace: run `adaeagle replay trace` first" in refused("trace")
+    (copied / "empty").mkdir()
+    assert "got 'empty': it holds no run" in refused("empty")
+    for mark, page in (("confirm.html", "confirm.html"), ("stages.json", "report.html")):
+        (copied / "empty" / mark).touch()
+        assert f"whose page is empty/{page}" in refused("empty")
     (copied / "run" / "results.json").unlink()
     assert "got 'run': it holds no results.json" in refused("run")
 

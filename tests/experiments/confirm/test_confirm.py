@@ -11,8 +11,10 @@ import pytest
 
 from adaeagle.trace.folder import TraceFolder
 from experiments.confirm.leaderboard import Evidence, leaderboard, references
-from experiments.confirm.page import Page, png_picture, render
+from experiments.confirm.page import Page, render
+from experiments.confirm.running import notes
 from experiments.confirm.tuned import Family
+from experiments.report.pages import png_picture
 
 HOSTILE = "</style><script>document.title='broken'</script>"
 VOID = {"meta", "img", "br"}
@@ -38,7 +40,7 @@ class Elements(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self._open and self._open[-1] != "style":
+        if self._open and self._open[-1] not in ("style", "script"):
             self.words.append(" ".join(data.split()))
 
     @property
@@ -82,10 +84,12 @@ def test_the_best_of_each_family_runs_live_on_test_prompts(run: Any, home: Path)
     assert len(set(firsts)) == len(firsts)
 
     page = Elements((home / "confirm" / "confirm.html").read_text("utf-8"))
-    assert "script" not in {tag for tag, _ in page.found}
+    assert [e.get("type") for tag, e in page.found if tag == "script"] == ["module"]
     assert HOSTILE in page.text
     policy = next(e["content"] for _, e in page.found if e.get("http-equiv"))
-    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert policy is not None
+    rules = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-"
+    assert policy.startswith(rules)
     for tag, attributes in page.found:
         for name in ("src", "href"):
             assert (attributes.get(name) or "#").startswith(("#", "data:")), tag
@@ -175,20 +179,20 @@ def test_the_page_says_who_over_fitted(evidence: Callable[..., Evidence]) -> Non
     """To texts, where replay on the test split says so too; else to the cost table."""
     names = {"texts": "chain", "costs": "eagle2", "fine": "talon"}
     live = {
-        "vanilla": [4.0, 2.0],
-        "fixed": [2.0, 2.0],
-        "published": [1.0, 1.0],
-        **{"texts": [1.5, 1.5], "costs": [1.5, 1.5], "fine": [0.5, 0.5]},
+        "vanilla": [4.0, 2.0] * 4,
+        "fixed": [2.0] * 8,
+        "published": [1.0] * 8,
+        **{"texts": [1.5] * 8, "costs": [1.5] * 8, "fine": [0.5] * 8},
     }
-    given = evidence(live, {**live, "costs": [0.9, 0.9]})
+    given = evidence(live, {**live, "costs": [0.9] * 8})
     families = [
         Family(name, tuned, "published", 120.0, 100.0, 5, "sweep") for tuned, name in names.items()
     ]
     entries = leaderboard(families, given)
     found = {
         **dict.fromkeys(("target", "drafter", "out", "trace", "prompts_sha256"), "<i>"),
-        "num_prompts": 2,
-        "num_test_prompts": 3,
+        "num_prompts": 8,
+        "num_test_prompts": 9,
         "max_new_tokens": 10,
         "by": "source",
         "families": entries,
@@ -202,6 +206,7 @@ def test_the_page_says_who_over_fitted(evidence: Callable[..., Evidence]) -> Non
         "versions": {},
         "git": None,
     }
+    found["notes"] = notes(found)
     picture = png_picture("trials", b"\x89PNG")
     stages = [{"name": "sweeps", "seconds": "12", "done": "3 families", "cut": "talon: 5 of 9"}]
     page = Elements(render(Page(found, stages, {"chain": [picture]}))).text
@@ -209,6 +214,8 @@ def test_the_page_says_who_over_fitted(evidence: Callable[..., Evidence]) -> Non
     assert "to the tune split's texts: in replay it is slower on these prompts too" in page
     assert "to the cost table: in replay it is faster on these prompts" in page
     assert page.count("over-fitted to") == 2
-    assert "Time was up after 2 of 3 prompts" in page
+    assert "Time was up after 8 of 9 prompts" in page
     assert "measured on another machine: another" in page
     assert "talon: 5 of 9" in page
+    assert "Replay was off by 14% on average" in page
+    assert "at most by 67%: costs came out" in page
