@@ -25,7 +25,7 @@ def show(
     """
     console = Console(stderr=as_json)
     for part in parts:
-        console.print(part, highlight=False if isinstance(part, str) else None)
+        console.print(part, highlight=False if isinstance(part, str) else None, markup=False)
     for path in files:
-        console.print(str(path), soft_wrap=True, highlight=False)
+        console.print(str(path), soft_wrap=True, highlight=False, markup=False)
     print(json.dumps(summary))

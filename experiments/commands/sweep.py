@@ -130,9 +130,10 @@ def sweep(
         out=out,
     )
     result = running.sweep(settings)
-    plain = result.results["plain_tokens_per_second"]
+    plain = result.results["plain"]
     parts = [
         report.best_table(result.trials, plain, result.is_single),
         report.family_table(result.results["families"], plain),
+        result.sentence,
     ]
     show(result.summary, parts, result.files, as_json=as_json)

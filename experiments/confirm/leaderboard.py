@@ -190,6 +190,7 @@ def _headroom(policy: str, evidence: Evidence) -> dict[str, Any]:
 
 def _task(family: Family, records: Sequence[PromptRecord]) -> dict[str, Any]:
     tuned, published = family.tuned, family.published
+    others: dict[str, Any]
     if published is None:
         others = {"published": None, "gain": None}
     else:

@@ -97,13 +97,13 @@ def _shown(played: Played, milliseconds: list[float] | None, positions: Position
     tree = played.drafted.tree.take(kept.unsqueeze(0), int(kept.sum()))
     nodes = kept.nonzero().flatten().tolist()  # the rows that `take` keeps, in order
     return ShownRound(
-        int(positions.within[row]),
-        *(int(getattr(rounds, name)) for name in COUNTS),
-        milliseconds,
-        tree.token_ids[0].tolist(),
-        tree.parents[0].tolist(),
-        [round(1000 * share) for share in tree.log_probs[0].exp().tolist()],
-        _fates(played, nodes, int(positions.num_left[row])),
+        position=int(positions.within[row]),
+        **{name: int(getattr(rounds, name)) for name in COUNTS},
+        milliseconds=milliseconds,
+        token_ids=tree.token_ids[0].tolist(),
+        parents=tree.parents[0].tolist(),
+        probabilities=[round(1000 * share) for share in tree.log_probs[0].exp().tolist()],
+        fates=_fates(played, nodes, int(positions.num_left[row])),
     )
 
 
@@ -142,5 +142,5 @@ def foresight(members: Sequence[Policy], trace: Trace, cost: CostModel) -> list[
             counts = zip(*(getattr(rounds, name).tolist() for name in COUNTS), strict=True)
             seconds = found.seconds[member, rows].tolist()
             for row, own, spent in zip(rows.tolist(), counts, seconds, strict=True):
-                whole[row] = Foresight(member, *own, _rounded(spent))
+                whole[row] = Foresight._make((member, *own, _rounded(spent)))
     return [whole[row] for row in range(len(trace.positions))]

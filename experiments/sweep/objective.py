@@ -1,12 +1,11 @@
-"""One trial: a policy that the sampler asks for, replayed until it is done or clearly worse."""
+"""One trial: a policy that the sampler draws, replayed until it is done or clearly worse."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
 
 import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy
@@ -14,11 +13,16 @@ from adaeagle.spec import Call
 from adaeagle.trace.proposer import NotRecordedError
 from experiments.sweep.scoring import Score, Scorer
 from experiments.sweep.studies import WORKER, requeue, worker
-from experiments.sweep.suggesting import InfeasibleError, SearchContext, Suggester, suggest_policy
+from experiments.sweep.suggesting import SearchContext, Suggester, suggest_policy
 from experiments.sweep.template import kind_of
 
 RESULT = "result"
 DECISION = "decision seconds of "
+REPEATED = "it was tried before"
+
+
+class RepeatedError(Exception):
+    """The sampler drew a setting that was tried: such a trial fails and is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,11 @@ class Result:
         known = trial.user_attrs.get(RESULT)
         return None if known is None else cls(**known)
 
-    def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__slots__}
+
+def results(study: Study) -> list[Result]:
+    """What all trials left that got so far."""
+    found = map(Result.of, study.get_trials(deepcopy=False))
+    return [result for result in found if result is not None]
 
 
 @dataclass(slots=True)
@@ -69,42 +76,33 @@ class Objective:
             raise
 
     def _run(self, trial: optuna.Trial) -> float | tuple[float, float]:
+        result = Result("")
         try:
             text, call = suggest_policy(self.suggester(trial), self.templates, self.context)
-        except InfeasibleError as error:
-            return self._refuse(trial, Result("", refused=str(error)))
-        spec = call.spec()
-        known = self._known(trial.study, spec)
-        if known is not None:
-            return self._repeat(trial, known)
-        try:
-            policy = get_policy(spec)
+            result = Result(text, call.spec())
+            self._refuse_repeated(trial, result)
+            policy = get_policy(result.policy)
             self.check(policy)
         except (ValueError, OSError) as error:
-            return self._refuse(trial, Result(text, spec, refused=str(error)))
+            raise self._refused(trial, result, error) from error
+        decision = self._decision(trial.study, call, policy)
         try:
-            decision = self._decision(trial.study, call, policy)
-            return self._replay(trial, Result(text, spec), policy, decision)
+            return self._replay(trial, result, policy, decision)
         except NotRecordedError as error:
-            return self._refuse(trial, Result(text, spec, refused=str(error)))
+            raise self._refused(trial, result, error) from error
 
-    def _refuse(self, trial: optuna.Trial, result: Result) -> float:
-        trial.set_user_attr(RESULT, result.to_json())
-        raise optuna.TrialPruned(result.refused)
+    def _refused(self, trial: optuna.Trial, result: Result, error: Exception) -> optuna.TrialPruned:
+        self._leave(trial, replace(result, refused=str(error)))
+        return optuna.TrialPruned(str(error))
 
-    def _known(self, study: Study, spec: str) -> FrozenTrial | None:
-        """A trial of the same policy."""
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            if trial.user_attrs[RESULT]["policy"] == spec:
-                return trial
-        return None
+    def _refuse_repeated(self, trial: optuna.Trial, result: Result) -> None:
+        if any(known.policy == result.policy for known in results(trial.study)):
+            self._leave(trial, replace(result, refused=REPEATED))
+            raise RepeatedError(result.policy)
 
-    def _repeat(self, trial: optuna.Trial, known: FrozenTrial) -> float | tuple[float, float]:
-        if self.is_single and trial.study.best_value == known.value:
-            # It may be called the best one, which others are compared with prompt by prompt.
-            self._report(trial, known.intermediate_values)
-        trial.set_user_attr(RESULT, known.user_attrs[RESULT])
-        return known.values[0] if self.is_single else (known.values[0], known.values[1])
+    @staticmethod
+    def _leave(trial: optuna.Trial, result: Result) -> None:
+        trial.set_user_attr(RESULT, asdict(result))
 
     def _decision(self, study: Study, call: Call, policy: Policy) -> float:
         """Seconds to decide, measured once in a study for all policies made of the same rules."""
@@ -124,21 +122,22 @@ class Objective:
             score = block if score is None else score + block
             if not self.is_single:
                 continue
-            self._report(trial, {steps[name]: value for name, value in block.seconds.items()})
+            for prompt_id, seconds in block.seconds.items():
+                trial.report(seconds, steps[prompt_id])
             if len(score.seconds) < len(steps) and trial.should_prune():
                 share = self._slowdown(trial.study, score)
                 if share > 1:
-                    return self._stop(trial, result, score, share * trial.study.best_value)
+                    # What the whole would come to if the rest went as the prompts so far:
+                    # samplers learn more from that than from a trial without a value.
+                    whole = share * trial.study.best_value
+                    speed = self.scorer.num_tokens / whole
+                    self._keep(trial, result, score, speed, judged_on=len(score.seconds))
+                    return whole
         assert score is not None
-        self._keep(trial, result, score, score.num_tokens / score.total_seconds)
+        self._keep(trial, result, score, score.tokens_per_second)
         if self.is_single:
             return score.total_seconds
         return score.tokens_per_second, score.verified_per_token
-
-    @staticmethod
-    def _report(trial: optuna.Trial, seconds: Mapping[int, float]) -> None:
-        for step, value in seconds.items():
-            trial.report(value, step)
 
     def _slowdown(self, study: Study, score: Score) -> float:
         """Seconds on the prompts so far, as a multiple of the best trial's on the same ones."""
@@ -149,30 +148,20 @@ class Objective:
             return 0.0  # nothing to compare with
         return score.total_seconds / sum(known.values())
 
-    def _stop(self, trial: optuna.Trial, result: Result, score: Score, seconds: float) -> float:
-        """What the whole would come to if the rest went as the prompts so far.
-
-        Samplers learn more from that than from a trial without a value.
-        """
-        speed = self.scorer.num_tokens / seconds
-        self._keep(trial, result, score, speed, judged_on=len(score.seconds))
-        return seconds
-
-    @staticmethod
     def _keep(
+        self,
         trial: optuna.Trial,
         result: Result,
         score: Score,
         speed: float,
         judged_on: int | None = None,
     ) -> None:
-        found = Result(
-            result.template,
-            result.policy,
+        found = replace(
+            result,
             tokens_per_second=speed,
             tokens_per_round=score.num_tokens / max(1, score.num_rounds),
             verified_per_token=score.verified_per_token,
             num_missing=score.num_missing,
             judged_on=judged_on,
         )
-        trial.set_user_attr(RESULT, found.to_json())
+        self._leave(trial, found)

@@ -1,6 +1,5 @@
 """A study as pictures: how it went, what its parameters did, speed against nodes."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from experiments.sweep.report import Tried, fastest, pareto_front, whole
-from experiments.views.plot_style import COLOURS, MARKS, label, tidy
+from experiments.views.plot_style import COLOURS, colour_of, label, legend, mark_of, panels, tidy
 
 GREY = "0.75"
 MOST_PANELS = 12
@@ -19,21 +18,18 @@ def history(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> 
     """Tokens a second of every trial in turn, and of the best so far."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     axes = figure.subplots()
-    _points(axes, trials, templates, [one.number for one in trials])
+    numbers = [one.number for one in trials]
+    _points(axes, trials, templates, numbers, plain)
     best, so_far = 0.0, []
     for one in trials:
         best = max(best, one.speed if one.result.judged_on is None else 0.0)
         so_far.append(best)
-    axes.step([one.number for one in trials], so_far, where="post", color="0.2", linewidth=1.2)
-    axes.axhline(plain, color="0.3", linestyle="--", linewidth=1)
+    axes.step(numbers, so_far, where="post", color="0.2", linewidth=1.2)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("trial")
-    axes.set_ylabel("tokens per second")
-    axes.set_title(
-        "Trials in turn, and the best so far (hollow: stopped early; dashed: plain decoding)",
-        fontsize=11,
-    )
-    _finish(figure, axes)
+    tidy(axes, "y", xlabel="trial", ylabel="tokens per second")
+    title = "Trials in turn, and the best so far (hollow: stopped early; dashed: plain decoding)"
+    axes.set_title(title, fontsize=11)
+    legend(figure, 2)
     return figure
 
 
@@ -41,12 +37,9 @@ def slices(trials: Sequence[Tried], template: str) -> Figure:
     """What each parameter of a template did, where any took several values: a panel each."""
     own = [one for one in trials if one.result.template == template]
     names = varied(own, template)
-    num_columns = min(3, len(names))
-    num_rows = math.ceil(len(names) / num_columns)
-    figure = Figure(figsize=(3.4 * num_columns, 0.7 + 2.4 * num_rows), layout="constrained")
-    panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False)
-    best = fastest(whole(own))
-    for axes, name in zip(panels.flat, names, strict=False):
+    figure, axes_of = panels(len(names), 3.4, 2.4, sharey=True)
+    best = fastest(whole(own) or own)
+    for axes, name in zip(axes_of, names, strict=True):
         known = [one for one in own if name in one.parameters]
         values = [one.parameters[name] for one in known]
         is_number = all(isinstance(value, int | float) for value in values)
@@ -54,26 +47,28 @@ def slices(trials: Sequence[Tried], template: str) -> Figure:
         colours = [GREY if one.result.judged_on is not None else COLOURS[4] for one in known]
         axes.scatter(shown, [one.speed for one in known], s=12, c=colours, alpha=0.7, linewidths=0)
         if name in best.parameters:
-            value = best.parameters[name]
-            at = value if is_number else str(value)
+            at = best.parameters[name] if is_number else str(best.parameters[name])
             axes.scatter([at], [best.speed], s=70, marker="*", color=COLOURS[5], zorder=3)
-        if is_number and min(values) > 0 and max(values) / min(values) >= 20:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        elif is_number and all(isinstance(value, int) for value in values):
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-        elif not is_number:
-            axes.tick_params(axis="x", labelrotation=30)
-        axes.set_title(name.removeprefix(f"{template}."), fontsize=9)
-        axes.grid(axis="y", color="0.9")
-        tidy(axes)
-    for axes in panels.flat[len(names) :]:
-        axes.set_visible(False)
-    figure.suptitle(f"{template}: the best is the star, grey was stopped early", fontsize=11)
+        _scale(axes, values if is_number else [])
+        axes.set_title(label(name.removeprefix(f"{template}.")), fontsize=9)
+        tidy(axes, "y")
+    title = f"{label(template)}: the best is the star, grey was stopped early"
+    figure.suptitle(title, fontsize=11)
     figure.supylabel("tokens per second", fontsize=10)
     return figure
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    """How the values of a parameter lie on their axis; names, where there are none."""
+    if not values:
+        axes.tick_params(axis="x", labelrotation=30)
+    elif min(values) > 0 and max(values) / min(values) >= 20:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    elif all(isinstance(value, int) for value in values):
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
 
 
 def varied(trials: Sequence[Tried], template: str) -> list[str]:
@@ -91,7 +86,7 @@ def pareto(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> F
     """Tokens a second against nodes verified for each token, and the front."""
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.subplots()
-    _points(axes, trials, templates, [one.nodes for one in trials])
+    _points(axes, trials, templates, [one.nodes for one in trials], plain)
     front = pareto_front(trials)
     axes.plot(
         [one.nodes for one in front],
@@ -101,20 +96,24 @@ def pareto(trials: Sequence[Tried], templates: Sequence[str], plain: float) -> F
         drawstyle="steps-pre",
         label="none is faster with as few nodes",
     )
-    axes.axhline(plain, color="0.3", linestyle="--", linewidth=1)
-    axes.set_xlabel("nodes verified for each token emitted")
-    axes.set_ylabel("tokens per second")
+    across = "nodes verified for each token emitted"
+    tidy(axes, "y", xlabel=across, ylabel="tokens per second")
     axes.set_title("Speed against verified nodes (dashed line: plain decoding)", fontsize=11)
-    _finish(figure, axes)
+    legend(figure, 2)
     return figure
 
 
 def _points(
-    axes: Axes, trials: Sequence[Tried], templates: Sequence[str], places: Sequence[float]
+    axes: Axes,
+    trials: Sequence[Tried],
+    templates: Sequence[str],
+    places: Sequence[float],
+    plain: float,
 ) -> None:
     """A mark a trial by template; hollow where it was judged on some prompts only."""
-    for row, text in enumerate(templates):
-        colour, mark = COLOURS[(row + 1) % len(COLOURS)], MARKS[row % len(MARKS)]
+    axes.axhline(plain, color="0.3", linestyle="--", linewidth=1)
+    for row, text in enumerate(templates, start=1):
+        colour, mark = colour_of(row), mark_of(row)
         axes.scatter([], [], s=16, marker=mark, color=colour, label=label(text))
         for is_whole in (False, True):
             chosen = [
@@ -122,20 +121,13 @@ def _points(
                 for place, one in zip(places, trials, strict=True)
                 if one.result.template == text and (one.result.judged_on is None) == is_whole
             ]
-            if chosen:
-                axes.scatter(
-                    [place for place, _ in chosen],
-                    [speed for _, speed in chosen],
-                    s=16,
-                    marker=mark,
-                    facecolors=colour if is_whole else "none",
-                    edgecolors=colour,
-                    linewidths=0.7,
-                    alpha=0.8 if is_whole else 0.5,
-                )
-
-
-def _finish(figure: Figure, axes: Axes) -> None:
-    axes.grid(axis="y", color="0.9")
-    tidy(axes)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+            axes.scatter(
+                [place for place, _ in chosen],
+                [speed for _, speed in chosen],
+                s=16,
+                marker=mark,
+                facecolors=colour if is_whole else "none",
+                edgecolors=colour,
+                linewidths=0.7,
+                alpha=0.8 if is_whole else 0.5,
+            )

@@ -1,7 +1,7 @@
 """A sweep from its settings to where it can begin: every setting checked."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ from adaeagle.data.splits import TUNE
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy, names
 from adaeagle.search_space import Int, Tree
-from adaeagle.spec import Call
+from adaeagle.spec import Call, Fixed
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest
 from experiments.errors import InputError, argument, reason
@@ -24,9 +24,10 @@ from experiments.runs.replay import load_cost, load_trace, open_trace
 from experiments.runs.settings import open_folder
 from experiments.sweep import samplers
 from experiments.sweep.scoring import Scorer
+from experiments.sweep.studies import without_secrets
 from experiments.sweep.suggesting import (
     FITTED,
-    POLICY,
+    TEMPLATE,
     DefaultSuggester,
     InfeasibleError,
     Option,
@@ -39,9 +40,13 @@ from experiments.sweep.trees import FittedTrees
 
 SECONDS, SPEED_AND_NODES = "seconds", "speed-and-nodes"
 OBJECTIVES = {
-    SECONDS: [StudyDirection.MINIMIZE],
-    SPEED_AND_NODES: [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE],
+    SECONDS: {"seconds of all prompts": StudyDirection.MINIMIZE},
+    SPEED_AND_NODES: {
+        "tokens per second": StudyDirection.MAXIMIZE,
+        "verified nodes per token": StudyDirection.MINIMIZE,
+    },
 }
+"""Names and directions of the metrics of a study."""
 POLICIES = ("chain", "chain(stop=?)", "static_tree", "eagle2")
 GRID = "grid"
 
@@ -119,6 +124,7 @@ def prepare(settings: SweepSettings) -> Sweep:
         "objectives": settings.objectives,
         "grid": settings.sampler == GRID,
         "strict": settings.strict,
+        "files": {text: digest for call in templates.values() for text, digest in _files(call)},
     }
     known = published(templates, context)
     first = [] if settings.sampler == GRID else [*known, *_fitted(templates, trees)]
@@ -131,12 +137,25 @@ def prepare(settings: SweepSettings) -> Sweep:
 def _folder(settings: SweepSettings, identity: dict[str, Any], source: TraceFolder) -> RunFolder:
     config = {
         "study": settings.study,
-        "storage": settings.storage,
+        "storage": without_secrets(settings.storage),
         "trace": str(source.path),
         "target": source.manifest.target,
         "drafter": source.manifest.drafter,
     }
     return open_folder("sweep", settings.out, {"config": config, "identity": identity})
+
+
+def _files(call: Call) -> Iterator[tuple[str, str]]:
+    """The files and folders that a template names, and digests of what is in them."""
+    for _, slot in call.arguments:
+        if isinstance(slot, Call):
+            yield from _files(slot)
+        elif isinstance(slot, Fixed) and isinstance(slot.value, str):
+            path = Path(slot.value)
+            found = sorted(path.rglob("*")) if path.is_dir() else [path]
+            content = [each.read_bytes() for each in found if each.is_file()]
+            if content:
+                yield slot.value, sha256(b"".join(content)).hexdigest()
 
 
 def _check_options(settings: SweepSettings) -> None:
@@ -196,7 +215,8 @@ def _usable_rules(calls: Iterable[Call], models: Manifest, scorer: Scorer) -> li
                 _check_models(get_policy(name), models, scorer)
                 rules.append(name)
         except (ValueError, OSError, ImportError) as error:
-            Console(stderr=True).print(f"? leaves out {name}: {reason(error)}", soft_wrap=True)
+            line = f"? leaves out {name}: {reason(error)}"
+            Console(stderr=True, markup=False).print(line, soft_wrap=True)
     return rules
 
 
@@ -229,7 +249,7 @@ def _fitted(templates: dict[str, Call], trees: FittedTrees | None) -> list[dict[
     for text, call in templates.items():
         for name, dimension in searched(call).items():
             if isinstance(dimension, Tree):
-                parameters: dict[str, Option] = {} if len(templates) == 1 else {POLICY: text}
+                parameters: dict[str, Option] = {} if len(templates) == 1 else {TEMPLATE: text}
                 parameters[f"{text}.{name}"] = FITTED
                 parameters[f"{text}.{name}.nodes"] = len(best)
                 parameters[f"{text}.{name}.depth"] = len(best[-1])

@@ -1,21 +1,19 @@
 """What a study found: the best policy, the best of each template, every trial as a table."""
 
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+from rich.console import RenderableType
 
 from experiments.sweep.objective import Result
+from experiments.sweep.suggesting import TEMPLATE
+from experiments.views.sheet import Sheet
+
+MOST_SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +75,8 @@ def families(
 ) -> dict[str, dict[str, Any]]:
     """The best of each template, and the best of what was published of it.
 
-    Where all of a template were stopped early, the best is told from the prompts they were judged
-    on: such a template lost against another one.
+    Where all of a template were stopped early, the best is judged by the prompts they ran on: such
+    a template lost against another one.
 
     Args:
         trials: all.
@@ -90,26 +88,13 @@ def families(
         own = [one for one in trials if one.result.template == text]
         if not own:
             continue
-        known = [one for one in own if _is_one_of(one.parameters, published)]
+        known = [one for one in own if one.parameters in published]
         found[text] = {
             "best": fastest(whole(own) or own).to_json(),
             "published": fastest(whole(known) or known).to_json() if known else None,
             "num_trials": len(own),
         }
     return found
-
-
-def _is_one_of(parameters: dict[str, Any], known: Sequence[dict[str, Any]]) -> bool:
-    return any(parameters == each for each in known)
-
-
-def last_refusal(study: Study) -> str:
-    """Why the latest trial that came to nothing did."""
-    for trial in reversed(study.get_trials(deepcopy=False)):
-        result = Result.of(trial)
-        if result is not None and result.refused:
-            return result.refused
-    return "no trial has ended"
 
 
 def trials_table(study: Study) -> pa.Table:
@@ -121,14 +106,15 @@ def trials_table(study: Study) -> pa.Table:
 
 def _row(trial: FrozenTrial) -> dict[str, Any]:
     result = Result.of(trial)
-    left = {} if result is None else result.to_json()
+    left = {} if result is None else asdict(result)
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),
-        **{name: left.get(name) for name in Result.__slots__},
+        **{field.name: left.get(field.name) for field in fields(Result)},
         "began": trial.datetime_start,
         "ended": trial.datetime_complete,
-        **trial.params,
+        # Their names begin with their template, but for the choice of a template: a result too.
+        **{name: value for name, value in trial.params.items() if name != TEMPLATE},
     }
 
 
@@ -142,82 +128,53 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array(values)
 
 
-def as_csv(table: pa.Table) -> bytes:
-    """The bytes of a CSV file."""
-    sink = io.BytesIO()
-    pyarrow.csv.write_csv(table, sink)
-    return sink.getvalue()
-
-
-def as_parquet(table: pa.Table) -> bytes:
-    """The bytes of a Parquet file."""
-    sink = io.BytesIO()
-    pyarrow.parquet.write_table(table, sink)
-    return sink.getvalue()
-
-
-MOST_SHOWN = 10
-
-
-def best_table(trials: Sequence[Tried], plain: float, is_single: bool) -> Group:
-    """The best policies: the fastest, or the front of speed against nodes.
+def best_table(trials: Sequence[Tried], plain: dict[str, Any], is_single: bool) -> RenderableType:
+    """The best policies: the fastest, or the front of speed against nodes; plain decoding is one.
 
     Args:
         trials: all.
-        plain: tokens a second without drafting.
+        plain: what plain decoding comes to, as `Tried.to_json`.
         is_single: whether speed alone counts.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("trial", justify="right")
-    table.add_column("policy", overflow="fold", min_width=32)
-    for title in ("tokens/s", "speed-up", "tokens\na round", "nodes\na token"):
-        table.add_column(title, justify="right", no_wrap=True)
-    shown = list(_fastest_first(trials)) if is_single else pareto_front(trials)
-    for place, one in enumerate(shown[:MOST_SHOWN]):
-        table.add_row(
-            str(one.number),
-            one.result.policy,
-            f"{one.speed:.1f}",
-            f"{one.speed / plain:.2f}x",
-            f"{one.result.tokens_per_round:.2f}",
-            f"{one.nodes:.2f}",
-            style="bold" if place == 0 else None,
-        )
+    chosen = (
+        sorted(whole(trials), key=lambda one: -one.speed) if is_single else pareto_front(trials)
+    )
+    rows = [one.to_json() for one in chosen[:MOST_SHOWN]]
+    rows = sorted([*rows, plain], key=lambda row: -row["tokens_per_second"])
     title = "the fastest on the tune split, replayed"
     if not is_single:
         title = "the fastest for their number of verified nodes, on the tune split, replayed"
-    return Group(Text(title, style="italic"), table)
+    return Sheet(
+        title,
+        rows,
+        {"policy": lambda row: row["policy"]},
+        {
+            "trial": lambda row: "-" if row["trial"] is None else row["trial"],
+            "tokens/s": lambda row: f"{row['tokens_per_second']:.1f}",
+            "speed-up": lambda row: _speedup(row, plain),
+            "tokens\na round": lambda row: f"{row['tokens_per_round']:.2f}",
+            "nodes\na token": lambda row: f"{row['verified_per_token']:.2f}",
+        },
+        is_bold=lambda row: row is rows[0],
+    )
 
 
-def _fastest_first(trials: Sequence[Tried]) -> Iterator[Tried]:
-    """Those on all prompts, each policy once."""
-    seen = set()
-    for one in sorted(whole(trials), key=lambda each: (-each.speed, each.number)):
-        if one.result.policy not in seen:
-            seen.add(one.result.policy)
-            yield one
-
-
-def family_table(found: dict[str, dict[str, Any]], plain: float) -> Group:
+def family_table(found: dict[str, dict[str, Any]], plain: dict[str, Any]) -> RenderableType:
     """Each template's best, beside what was published of it."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("searched", overflow="fold")
-    table.add_column("best", overflow="fold", min_width=32)
-    for title in ("speed-up", "as published", "trials"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for text, family in found.items():
-        best, published = family["best"], family["published"]
-        table.add_row(
-            text,
-            best["policy"],
-            _speedup(best, plain),
-            "-" if published is None else _speedup(published, plain),
-            str(family["num_trials"]),
-        )
-    title = "tuned against published settings (~: stopped early, told from some prompts)"
-    return Group(Text(title, style="italic"), table)
+    return Sheet(
+        "tuned against published settings (~: stopped early, judged by some prompts)",
+        list(found.items()),
+        {"searched": lambda row: row[0], "best": lambda row: row[1]["best"]["policy"]},
+        {
+            "speed-up": lambda row: _speedup(row[1]["best"], plain),
+            "as published": lambda row: _speedup(row[1]["published"], plain),
+            "trials": lambda row: row[1]["num_trials"],
+        },
+    )
 
 
-def _speedup(one: dict[str, Any], plain: float) -> str:
-    is_whole = one["judged_on"] is None
-    return f"{'' if is_whole else '~'}{one['tokens_per_second'] / plain:.2f}x"
+def _speedup(one: dict[str, Any] | None, plain: dict[str, Any]) -> str:
+    if one is None:
+        return "-"
+    mark = "" if one["judged_on"] is None else "~"
+    return f"{mark}{one['tokens_per_second'] / plain['tokens_per_second']:.2f}x"

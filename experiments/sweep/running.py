@@ -11,9 +11,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import optuna
+import pyarrow.csv
+import pyarrow.parquet
 from matplotlib.figure import Figure
 from optuna.exceptions import StorageInternalError
 from optuna.study import Study
@@ -27,13 +30,18 @@ from adaeagle.registry import get_policy
 from adaeagle.trace.proposer import NotRecordedError
 from experiments.errors import InputError, argument
 from experiments.sweep import pictures, report, samplers, studies
-from experiments.sweep.objective import DECISION, Objective
+from experiments.sweep.objective import DECISION, REPEATED, Objective, RepeatedError, results
 from experiments.sweep.preparing import GRID, OBJECTIVES, Sweep, SweepSettings, prepare
+from experiments.sweep.scoring import Score
+from experiments.sweep.sharing import Sharing, is_wasted
 from experiments.sweep.suggesting import GridSuggester, TrialSuggester
 from experiments.sweep.template import has_gap, kind_of
 from experiments.views.plot_style import png
 
+PLAIN = "vanilla"
 FILES = (".json", ".csv", ".parquet", ".png")
+MOST_WASTED = 3
+"""Trials that may repeat a setting or not run, for each that is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +56,21 @@ class SweepResult:
     @property
     def summary(self) -> dict[str, Any]:
         """What a script wants first."""
-        names = ("out", "study", "num_trials", "policy", "tokens_per_second", "speedup")
+        names = ("out", "study", "num_trials", "num_repeated", "num_infeasible")
+        names = (*names, "policy", "tokens_per_second", "speedup")
         return {name: self.results[name] for name in names}
+
+    @property
+    def sentence(self) -> str:
+        """How many trials there were, and whether drafting pays at all."""
+        found = self.results
+        line = (
+            f"{found['num_trials']} trials; {found['num_repeated']} more repeated a setting and "
+            f"{found['num_infeasible']} could not run, which do not count"
+        )
+        if found["policy"] == PLAIN:
+            line += "; nothing that was tried is faster than plain decoding"
+        return line
 
 
 def sweep(settings: SweepSettings) -> SweepResult:
@@ -70,8 +91,8 @@ def sweep(settings: SweepSettings) -> SweepResult:
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         prepared.scorer.cost.save(folder.path / "cost.json")
         folder.write("best.json", json.dumps(found, indent=1) + "\n")
-        folder.write("trials.csv", report.as_csv(table))
-        folder.write("trials.parquet", report.as_parquet(table))
+        pyarrow.csv.write_csv(table, folder.path / "trials.csv")
+        pyarrow.parquet.write_table(table, folder.path / "trials.parquet")
         if prepared.trees is not None:
             paths = [list(path) for path in prepared.trees.best.paths]
             folder.write("static_tree.json", json.dumps(paths) + "\n")
@@ -87,8 +108,11 @@ def _storage(
 ) -> Iterator[None]:
     """Blames a study that cannot be reached on its storage."""
     must = "an Optuna storage URL or journal:FILE that can be reached"
-    with argument("--storage", settings.storage, must, errors):
-        yield
+    try:
+        with argument("--storage", studies.without_secrets(settings.storage), must, errors):
+            yield
+    except InputError as error:
+        raise InputError(studies.without_secrets(str(error))) from None
 
 
 def _open(prepared: Sweep) -> Study:
@@ -111,7 +135,7 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
     settings = prepared.settings
     studies.free_lost_trials(study)
     done = len(studies.finished(study))
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if done:
         console.print(f"{done} of {settings.trials} trials were finished")
     if done >= settings.trials:
@@ -120,12 +144,14 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
     study.sampler = samplers.make_sampler(settings.sampler, seed)
     pruner = settings.pruner or ("wilcoxon" if settings.is_single else "none")
     study.pruner = samplers.make_pruner(pruner)
+    is_grid = settings.sampler == GRID
+    sharing = Sharing(prepared.templates, prepared.context, Random(seed))
     objective = Objective(
         prepared.templates,
         prepared.scorer,
         prepared.context,
         prepared.check,
-        GridSuggester if settings.sampler == GRID else TrialSuggester,
+        GridSuggester if is_grid else TrialSuggester,
         settings.is_single,
     )
     columns = (
@@ -141,17 +167,33 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
             def after_each(study: Study, trial: FrozenTrial) -> None:
                 done = len(studies.finished(study))
                 progress.update(task, completed=done)
-                if done >= settings.trials or (time.monotonic() >= end and not _queued(study)):
-                    study.stop()
                 studies.free_lost_trials(study)
+                is_late = time.monotonic() >= end and not _queued(study)
+                if (
+                    done >= settings.trials
+                    or is_late
+                    or (
+                        not is_grid
+                        and (
+                            _num_wasted(study) > MOST_WASTED * settings.trials
+                            or not sharing.queue_next(study)
+                        )
+                    )
+                ):
+                    study.stop()
 
-            study.optimize(objective, callbacks=[after_each])
+            if is_grid or sharing.queue_next(study):
+                study.optimize(objective, callbacks=[after_each], catch=(RepeatedError,))
     except KeyboardInterrupt:
         console.print(
             f"interrupted: {len(studies.finished(study))} of {settings.trials} trials are kept; "
             "the same command goes on from there"
         )
         raise
+
+
+def _num_wasted(study: Study) -> int:
+    return sum(map(is_wasted, study.get_trials(deepcopy=False)))
 
 
 def _queued(study: Study) -> bool:
@@ -162,29 +204,37 @@ def _queued(study: Study) -> bool:
 def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
     """What goes into best.json."""
     settings, scorer, trials = prepared.settings, prepared.scorer, report.tried(study)
-    num_trials = len(studies.finished(study))
+    refusals = [result.refused for result in results(study) if result.refused]
+    num_repeated = refusals.count(REPEATED)
+    counts = {
+        "num_trials": len(studies.finished(study)),
+        "num_repeated": num_repeated,
+        "num_infeasible": len(refusals) - num_repeated,
+    }
     if not trials:
+        why = next((each for each in refusals[::-1] if each != REPEATED), "no trial has ended")
         raise InputError(
-            f"--policies must have a feasible value, {num_trials} trials found none: "
-            f"{report.last_refusal(study)}"
+            f"--policies must have a feasible value, {len(refusals)} trials found none: {why}"
         )
-    best = report.fastest(report.whole(trials))
-    vanilla = get_policy("vanilla")
-    plain = scorer.whole_score(vanilla, scorer.decision_seconds(vanilla)).tokens_per_second
+    vanilla = get_policy(PLAIN)
+    plain = _score_json(PLAIN, scorer.whole_score(vanilla, scorer.decision_seconds(vanilla)))
+    best = report.fastest(report.whole(trials)).to_json()
+    if best["tokens_per_second"] <= plain["tokens_per_second"]:
+        best = plain
     families = report.families(trials, list(prepared.templates), prepared.published)
     for text, family in families.items():
         family["published"] = family["published"] or _defaults(prepared, study, text)
     found = {
         "out": str(prepared.folder.path),
         "study": settings.study,
-        "storage": settings.storage,
+        "storage": studies.without_secrets(settings.storage),
         "objectives": settings.objectives,
-        **best.to_json(),
-        "seconds": scorer.num_tokens / best.speed,
-        "speedup": best.speed / plain,
-        "plain_tokens_per_second": plain,
+        **best,
+        "seconds": scorer.num_tokens / best["tokens_per_second"],
+        "speedup": best["tokens_per_second"] / plain["tokens_per_second"],
+        "plain": plain,
         "num_prompts": len(scorer.prompt_ids),
-        "num_trials": num_trials,
+        **counts,
         "families": families,
         "models": {
             name: getattr(prepared.models, name) for name in ("target", "drafter", "drafter_kind")
@@ -209,8 +259,13 @@ def _defaults(prepared: Sweep, study: Study, text: str) -> dict[str, Any] | None
         score = scorer.whole_score(policy, decision)
     except (ValueError, NotRecordedError):
         return None
+    return _score_json(call.spec(), score)
+
+
+def _score_json(spec: str, score: Score) -> dict[str, Any]:
+    """A policy that is no trial's, as `Tried.to_json` has it."""
     return {
-        "policy": call.spec(),
+        "policy": spec,
         "tokens_per_second": score.tokens_per_second,
         "tokens_per_round": score.num_tokens / max(1, score.num_rounds),
         "verified_per_token": score.verified_per_token,
@@ -223,7 +278,7 @@ def _defaults(prepared: Sweep, study: Study, text: str) -> dict[str, Any] | None
 def _figures(
     prepared: Sweep, trials: list[report.Tried], found: Mapping[str, Any]
 ) -> dict[str, Figure]:
-    templates, plain = list(prepared.templates), found["plain_tokens_per_second"]
+    templates, plain = list(prepared.templates), found["plain"]["tokens_per_second"]
     winner = report.fastest(report.whole(trials)).result.template
     figures = {"history.png": pictures.history(trials, templates, plain)}
     if pictures.varied(trials, winner):

@@ -1,6 +1,7 @@
 """Optuna's samplers and pruners by name."""
 
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 
 import optuna
@@ -16,13 +17,24 @@ from optuna.samplers import (
     TPESampler,
 )
 
-SAMPLERS = ("tpe", "gp", "cmaes", "nsga2", "grid", "random")
-PRUNERS = ("wilcoxon", "none")
 ONE_OBJECTIVE = ("cmaes",)
-
 P_THRESHOLD = 0.05
 FEWEST_PROMPTS = 6
 """To judge by: of so many, all slower has a chance of 1 in 64."""
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    # Arguments that occur together are drawn together; running trials are kept away.
+    "tpe": lambda seed: TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True),
+    "gp": lambda seed: GPSampler(seed=seed, deterministic_objective=True),
+    "cmaes": lambda seed: CmaEsSampler(seed=seed, warn_independent_sampling=False),
+    "nsga2": lambda seed: NSGAIISampler(seed=seed),
+    "grid": lambda seed: BruteForceSampler(seed=seed),
+    "random": lambda seed: RandomSampler(seed=seed),
+}
+PRUNERS: dict[str, Callable[[], BasePruner]] = {
+    "wilcoxon": lambda: WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=FEWEST_PROMPTS),
+    "none": NopPruner,
+}
 
 
 def make_sampler(name: str, seed: int) -> BaseSampler:
@@ -32,29 +44,12 @@ def make_sampler(name: str, seed: int) -> BaseSampler:
         ImportError: it needs a package that is not installed.
         ValueError: there is none of that name.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        match name:
-            case "tpe":
-                # Arguments that occur together are drawn together; running trials are kept away.
-                return TPESampler(seed=seed, multivariate=True, group=True, constant_liar=True)
-            case "gp":
-                return GPSampler(seed=seed, deterministic_objective=True)
-            case "cmaes":
-                _check_cmaes()
-                return CmaEsSampler(seed=seed, warn_independent_sampling=False)
-            case "nsga2":
-                return NSGAIISampler(seed=seed)
-            case "grid":
-                return BruteForceSampler(seed=seed)
-            case "random":
-                return RandomSampler(seed=seed)
-    raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
-
-
-def _check_cmaes() -> None:
-    if find_spec("cmaes") is None:
-        raise ImportError("cmaes needs the package cmaes: pip install 'adaeagle[sweep]'")
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
+    if name == "cmaes" and find_spec("cmaes") is None:
+        raise ImportError("cmaes needs the package cmaes: pip install cmaes")
+    with quiet():
+        return SAMPLERS[name](seed)
 
 
 def make_pruner(name: str) -> BasePruner:
@@ -63,13 +58,15 @@ def make_pruner(name: str) -> BasePruner:
     Raises:
         ValueError: there is none.
     """
-    if name == "none":
-        return NopPruner()
-    if name == "wilcoxon":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=FEWEST_PROMPTS)
-    raise ValueError(f"pruner must be one of {', '.join(PRUNERS)}, got {name!r}")
+    if name not in PRUNERS:
+        raise ValueError(f"pruner must be one of {', '.join(PRUNERS)}, got {name!r}")
+    with quiet():
+        return PRUNERS[name]()
+
+
+def quiet() -> warnings.catch_warnings:
+    """Inside, Optuna does not warn of what it calls experimental."""
+    return warnings.catch_warnings(action="ignore", category=ExperimentalWarning)
 
 
 def silence() -> None:

@@ -4,6 +4,7 @@ What a study tries first is queued by the process that makes it; the others wait
 """
 
 import os
+import re
 import socket
 import time
 import zlib
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
@@ -22,6 +24,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from adaeagle.data.files import difference
+from experiments.sweep.samplers import quiet
 from experiments.sweep.suggesting import Option
 
 JOURNAL = "journal:"
@@ -50,6 +53,14 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
     return _database(url)
 
 
+def without_secrets(text: str | None) -> str | None:
+    """A storage URL, or a text with one in it, whose passwords are not shown."""
+    if text is None:
+        return None
+    text = re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
+    return re.sub(r"(?i)((?:password|passwd|token|secret|key)=)[^&\s'\"]*", r"\1***", text)
+
+
 def _database(url: str) -> RDBStorage:
     waits = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
     for _ in range(MOST_TRIES - 1):
@@ -66,7 +77,8 @@ def _local_storage(path: Path) -> BaseStorage:
 
     With a write-ahead log only a loss of power can take back the latest trials.
     """
-    storage = _database(f"sqlite:///{path}")
+    # As a URI of SQLite's own, in which any character of a path can be said.
+    storage = _database(f"sqlite:///file:{quote(str(path.resolve()))}?uri=true")
 
     @event.listens_for(storage.engine, "connect")
     def set_up(connection: Any, record: Any) -> None:
@@ -81,7 +93,7 @@ def open_study(
     name: str,
     storage: BaseStorage,
     identity: Mapping[str, Any],
-    directions: Sequence[StudyDirection],
+    metrics: Mapping[str, StudyDirection],
     first: Sequence[Mapping[str, Option]],
 ) -> Study:
     """A study, new or begun.
@@ -90,14 +102,17 @@ def open_study(
         name: of the study.
         storage: where it is.
         identity: what must be equal for trials to be of one study.
-        directions: of its objectives.
+        metrics: names and directions of its objectives.
         first: parameters of the trials that are run before any other.
 
     Raises:
         ValueError: the study of that name is another one.
     """
     try:
-        study = optuna.create_study(study_name=name, storage=storage, directions=list(directions))
+        directions = list(metrics.values())
+        study = optuna.create_study(study_name=name, storage=storage, directions=directions)
+        with quiet():
+            study.set_metric_names(list(metrics))
         study.set_user_attr(IDENTITY, dict(identity))
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage)
@@ -147,8 +162,8 @@ def worker() -> str:
 
 
 def finished(study: Study) -> list[FrozenTrial]:
-    """The trials that need not be run again."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+    """The trials that count: of a setting each, and with a value."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 def free_lost_trials(study: Study) -> None:

@@ -1,7 +1,9 @@
-"""From a template to a spec: every gap filled by whoever is asked."""
+"""From a template to a spec: every gap filled by a suggester."""
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,11 +14,14 @@ from adaeagle.search_space import Categorical, Dimension, Float, Int, StopRuleCh
 from adaeagle.spec import Call, Fixed, Gap, Slot
 from experiments.sweep.template import defaults_of, searched
 
-POLICY = "policy"
+TEMPLATE = "template"
+"""The parameter that says which template a trial is of, where there are several."""
 FITTED = "fitted"
 """What a static tree is called that is made for the texts at hand."""
 GRID_POINTS = 6
 """Of each number, in a grid."""
+MOST_DRAWS = 200
+"""To find a setting that was not tried."""
 
 Option = str | int | float | bool | None
 
@@ -41,23 +46,20 @@ class InfeasibleError(ValueError):
 class Suggester(Protocol):
     """Whoever fills gaps. Names are those of the study's parameters."""
 
-    def suggest_int(self, name: str, dimension: Int, default: Any) -> int: ...
-
-    def suggest_float(self, name: str, dimension: Float, default: Any) -> float: ...
+    def suggest_number(self, name: str, dimension: Int | Float, default: Any) -> float: ...
 
     def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option: ...
 
 
 @dataclass(frozen=True, slots=True)
 class TrialSuggester:
-    """Asks the sampler of a study."""
+    """Takes what the sampler of a study draws."""
 
     trial: optuna.Trial
 
-    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
-        return self.trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
-
-    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
+    def suggest_number(self, name: str, dimension: Int | Float, default: Any) -> float:
+        if isinstance(dimension, Int):
+            return self.trial.suggest_int(name, dimension.low, dimension.high, log=dimension.log)
         return self.trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
 
     def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
@@ -65,32 +67,23 @@ class TrialSuggester:
 
 
 @dataclass(frozen=True, slots=True)
-class GridSuggester:
-    """Asks for points of a grid: some of each number's, its published value among them."""
+class GridSuggester(TrialSuggester):
+    """Points of a grid: some of each number's, its published value among them."""
 
-    trial: optuna.Trial
-
-    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
-        points = {round(point) for point in _points(dimension)}
-        return self._pick(name, points, dimension, default)  # type: ignore[return-value]
-
-    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
-        return self._pick(name, set(_points(dimension)), dimension, default)
-
-    def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
-        return self.trial.suggest_categorical(name, list(options))
-
-    def _pick(
-        self, name: str, points: set[int] | set[float], dimension: Int | Float, default: Any
-    ) -> float:
+    def suggest_number(self, name: str, dimension: Int | Float, default: Any) -> float:
+        space = np.geomspace if dimension.log else np.linspace
+        found = space(dimension.low, dimension.high, GRID_POINTS)
+        points: set[float] = {float(f"{point:.4g}") for point in found}
+        if isinstance(dimension, Int):
+            points = {round(point) for point in points}
         if _is_within(default, dimension):
-            points = {*points, default}
+            points.add(default)
         return self.trial.suggest_categorical(name, sorted(points))
 
 
 @dataclass(slots=True)
 class DefaultSuggester:
-    """Answers with published values, and keeps them as the parameters of a trial.
+    """Published values, kept as the parameters of a trial.
 
     A value that is published but out of bounds is left to the sampler: it is not kept.
     """
@@ -98,17 +91,11 @@ class DefaultSuggester:
     turn: int = 0  # which of the rules that a gap may stand for
     parameters: dict[str, Option] = field(default_factory=dict)
 
-    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
-        if _is_within(default, dimension):
-            self.parameters[name] = int(default)
-            return int(default)
-        return dimension.low
-
-    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
-        if _is_within(default, dimension):
-            self.parameters[name] = float(default)
-            return float(default)
-        return dimension.low
+    def suggest_number(self, name: str, dimension: Int | Float, default: Any) -> float:
+        if not _is_within(default, dimension):
+            return dimension.low
+        self.parameters[name] = int(default) if isinstance(dimension, Int) else float(default)
+        return float(default)
 
     def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
         if default not in options:
@@ -118,14 +105,33 @@ class DefaultSuggester:
         return default  # type: ignore[no-any-return]
 
 
+@dataclass(slots=True)
+class RandomSuggester:
+    """Values drawn evenly, kept as the parameters of a trial."""
+
+    random: Random
+    parameters: dict[str, Option] = field(default_factory=dict)
+
+    def suggest_number(self, name: str, dimension: Int | Float, default: Any) -> float:
+        low, high = dimension.low, dimension.high
+        if isinstance(dimension, Int) and not dimension.log:
+            value: float = self.random.randint(dimension.low, dimension.high)
+        elif dimension.log:
+            value = math.exp(self.random.uniform(math.log(low), math.log(high)))
+        else:
+            value = self.random.uniform(low, high)
+        value = min(high, max(low, round(value) if isinstance(dimension, Int) else value))
+        self.parameters[name] = value
+        return value
+
+    def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
+        self.parameters[name] = self.random.choice(options)
+        return self.parameters[name]
+
+
 def _is_within(value: Any, dimension: Int | Float) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and dimension.low <= value <= dimension.high
-
-
-def _points(dimension: Int | Float) -> list[float]:
-    space = np.geomspace if dimension.log else np.linspace
-    return [float(f"{point:.4g}") for point in space(dimension.low, dimension.high, GRID_POINTS)]
 
 
 def suggest_policy(
@@ -139,7 +145,7 @@ def suggest_policy(
     texts = list(templates)
     text = texts[0]
     if len(texts) > 1:
-        text = str(suggester.suggest_categorical(POLICY, texts, None))
+        text = str(suggester.suggest_categorical(TEMPLATE, texts, None))
     return text, suggest_call(suggester, templates[text], text, context)
 
 
@@ -184,10 +190,10 @@ def _fill(
     suggester: Suggester, dimension: Dimension, name: str, default: Any, context: SearchContext
 ) -> Slot:
     if isinstance(dimension, Int):
-        return Fixed(suggester.suggest_int(name, dimension, default))
+        return Fixed(int(suggester.suggest_number(name, dimension, default)))
     if isinstance(dimension, Float):
         # Four digits are enough for any of these, and can be read.
-        return Fixed(float(f"{suggester.suggest_float(name, dimension, default):.4g}"))
+        return Fixed(float(f"{suggester.suggest_number(name, dimension, default):.4g}"))
     if isinstance(dimension, Categorical):
         return Fixed(_choose(suggester, name, dimension, default))
     if isinstance(dimension, StopRuleChoice):
@@ -212,9 +218,9 @@ def _tree(
     chosen = suggester.suggest_categorical(name, [FITTED, *dimension.named], default)
     if chosen != FITTED:
         return chosen
-    nodes = suggester.suggest_int(f"{name}.nodes", dimension.nodes, None)
-    depth = suggester.suggest_int(f"{name}.depth", dimension.depth, None)
-    return context.fit(nodes, depth)
+    nodes = suggester.suggest_number(f"{name}.nodes", dimension.nodes, None)
+    depth = suggester.suggest_number(f"{name}.depth", dimension.depth, None)
+    return context.fit(int(nodes), int(depth))
 
 
 def _check_feasible(call: Call) -> None:
@@ -233,7 +239,7 @@ def published(templates: Mapping[str, Call], context: SearchContext) -> list[dic
         for turn in range(max(1, len(context.rules))):
             suggester = DefaultSuggester(turn)
             if len(templates) > 1:
-                suggester.parameters[POLICY] = text
+                suggester.parameters[TEMPLATE] = text
             try:
                 suggest_call(suggester, call, text, context)
             except InfeasibleError:
@@ -241,3 +247,33 @@ def published(templates: Mapping[str, Call], context: SearchContext) -> list[dic
             if suggester.parameters and suggester.parameters not in found:
                 found.append(suggester.parameters)
     return found
+
+
+def unseen(
+    templates: Mapping[str, Call],
+    text: str,
+    context: SearchContext,
+    seen: Container[str],
+    random: Random,
+) -> dict[str, Option] | None:
+    """Parameters of a trial whose setting is none of those that were seen.
+
+    Args:
+        templates: all of the study, by their texts.
+        text: of the template to fill.
+        context: what it is filled with.
+        seen: specs.
+        random: what they are drawn with.
+
+    Returns:
+        None where `MOST_DRAWS` found none: there is hardly any left.
+    """
+    for _ in range(MOST_DRAWS):
+        suggester = RandomSuggester(random)
+        try:
+            spec = suggest_call(suggester, templates[text], text, context).spec()
+        except InfeasibleError:
+            continue
+        if spec not in seen:
+            return ({TEMPLATE: text} if len(templates) > 1 else {}) | suggester.parameters
+    return None

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from rich.console import RenderableType
+
 from experiments.views.sheet import Cell, Sheet
 
 ACCEPTANCE = {
@@ -22,13 +24,13 @@ LENGTHS = {
 }
 
 
-def acceptance_table(found: dict[str, Any], by: str) -> Sheet:
+def acceptance_table(found: dict[str, Any], by: str) -> RenderableType:
     """How true probabilities are, over all, for the draft's own confidence, and for each task."""
     own = {"task": "the draft's own confidence", **found["draft_confidence"]}
     return _table(f"acceptance of drafted tokens, by {by}", ACCEPTANCE, found, [own])
 
 
-def length_table(found: dict[str, Any], by: str) -> Sheet:
+def length_table(found: dict[str, Any], by: str) -> RenderableType:
     """How right lengths are, over all and for each task."""
     return _table(f"lengths predicted before drafting, by {by}", LENGTHS, found, [])
 
@@ -38,7 +40,7 @@ def _table(
     columns: dict[str, tuple[str, str]],
     found: dict[str, Any],
     others: list[dict[str, Any]],
-) -> Sheet:
+) -> RenderableType:
     def cell(key: str, form: str) -> Cell:
         return lambda row: "-" if row[key] is None else form.format(row[key])
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import grouped, num_rounds, summarize
@@ -14,7 +14,7 @@ MOST_PARTINGS = 20
 PARTS = ("draft", "verify", "policy", "other")
 
 
-def speed_table(records: Sequence[PromptRecord]) -> Sheet:
+def speed_table(records: Sequence[PromptRecord]) -> RenderableType:
     """How fast each policy is."""
     arms = summarize(records)
     best = max(arm.speedup for arm in arms)
@@ -35,7 +35,7 @@ def speed_table(records: Sequence[PromptRecord]) -> Sheet:
     )
 
 
-def round_table(records: Sequence[PromptRecord]) -> Sheet:
+def round_table(records: Sequence[PromptRecord]) -> RenderableType:
     """What an average round of each policy is made of."""
     rows = [(arm, num_rounds(records, arm.policy)) for arm in summarize(records)]
 
@@ -60,7 +60,7 @@ def round_table(records: Sequence[PromptRecord]) -> Sheet:
     )
 
 
-def group_table(records: Sequence[PromptRecord], by: str) -> Sheet:
+def group_table(records: Sequence[PromptRecord], by: str) -> RenderableType:
     """A row for each source or category: tokens a round and speed-up of every drafting policy."""
     rows = [
         (group or "-", len(members), {arm.policy: arm for arm in summarize(members)})
@@ -85,7 +85,7 @@ def group_table(records: Sequence[PromptRecord], by: str) -> Sheet:
     )
 
 
-def headroom_table(found: dict[str, Any]) -> Group:
+def headroom_table(found: dict[str, Any]) -> RenderableType:
     """What foresight would win over the best fixed draft, and the share that each policy makes.
 
     Args:
@@ -136,7 +136,7 @@ def divergence_line(records: Sequence[PromptRecord]) -> str:
     )
 
 
-def audit_table(arms: Sequence[dict[str, Any]], against: str) -> Sheet:
+def audit_table(arms: Sequence[dict[str, Any]], against: str) -> RenderableType:
     """How much of each policy's text was compared, and where it parted from the reference."""
     return Sheet(
         f"against {against}",
@@ -152,7 +152,7 @@ def audit_table(arms: Sequence[dict[str, Any]], against: str) -> Sheet:
     )
 
 
-def parting_table(partings: Sequence[dict[str, Any]]) -> Sheet:
+def parting_table(partings: Sequence[dict[str, Any]]) -> RenderableType:
     """Where texts parted: the first `MOST_PARTINGS` places."""
 
     def token(key: str) -> Cell:
