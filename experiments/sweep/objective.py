@@ -85,8 +85,8 @@ class Objective:
             self.check(policy)
         except (ValueError, OSError) as error:
             raise self._refused(trial, result, error) from error
-        decision = self._decision(trial.study, call, policy)
         try:
+            decision = self._decision(trial.study, call, policy)
             return self._replay(trial, result, policy, decision)
         except NotRecordedError as error:
             raise self._refused(trial, result, error) from error

@@ -137,7 +137,7 @@ def prepare(settings: SweepSettings) -> Sweep:
 def _folder(settings: SweepSettings, identity: dict[str, Any], source: TraceFolder) -> RunFolder:
     config = {
         "study": settings.study,
-        "storage": without_secrets(settings.storage),
+        "storage": settings.storage and without_secrets(settings.storage),
         "trace": str(source.path),
         "target": source.manifest.target,
         "drafter": source.manifest.drafter,

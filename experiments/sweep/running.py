@@ -56,8 +56,8 @@ class SweepResult:
     @property
     def summary(self) -> dict[str, Any]:
         """What a script wants first."""
-        names = ("out", "study", "num_trials", "num_repeated", "num_infeasible")
-        names = (*names, "policy", "tokens_per_second", "speedup")
+        counts = ("num_trials", "num_repeated", "num_infeasible")
+        names = ("out", "study", *counts, "policy", "tokens_per_second", "speedup")
         return {name: self.results[name] for name in names}
 
     @property
@@ -109,7 +109,7 @@ def _storage(
     """Blames a study that cannot be reached on its storage."""
     must = "an Optuna storage URL or journal:FILE that can be reached"
     try:
-        with argument("--storage", studies.without_secrets(settings.storage), must, errors):
+        with argument("--storage", studies.without_secrets(settings.storage or ""), must, errors):
             yield
     except InputError as error:
         raise InputError(studies.without_secrets(str(error))) from None
@@ -227,7 +227,7 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
     found = {
         "out": str(prepared.folder.path),
         "study": settings.study,
-        "storage": studies.without_secrets(settings.storage),
+        "storage": settings.storage and studies.without_secrets(settings.storage),
         "objectives": settings.objectives,
         **best,
         "seconds": scorer.num_tokens / best["tokens_per_second"],

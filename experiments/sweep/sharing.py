@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from adaeagle.spec import Call
 from experiments.sweep.objective import RESULT, results
+from experiments.sweep.studies import FIRST
 from experiments.sweep.suggesting import TEMPLATE, Option, SearchContext, unseen
 
 
@@ -33,8 +34,12 @@ class Sharing:
         trials = study.get_trials(deepcopy=False)
         if any(trial.state == TrialState.WAITING for trial in trials):
             return True
-        counted = (TrialState.COMPLETE, TrialState.RUNNING)
-        counts = Counter(self._template_of(each) for each in trials if each.state in counted)
+        counts = Counter(
+            self._template_of(trial)
+            for trial in trials
+            if trial.state in (TrialState.COMPLETE, TrialState.RUNNING)
+            and FIRST not in trial.user_attrs
+        )
         while left := [text for text in self.templates if text not in self._exhausted]:
             text = min(left, key=lambda each: counts[each])
             parameters = self._parameters(study, trials, text)

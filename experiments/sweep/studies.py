@@ -6,13 +6,14 @@ What a study tries first is queued by the process that makes it; the others wait
 import os
 import re
 import socket
+import sqlite3
 import time
 import zlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
@@ -22,13 +23,14 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
+from sqlalchemy.pool import QueuePool
 
 from adaeagle.data.files import difference
 from experiments.sweep.samplers import quiet
 from experiments.sweep.suggesting import Option
 
 JOURNAL = "journal:"
-IDENTITY, READY, WORKER = "identity", "ready", "worker"
+IDENTITY, READY, WORKER, FIRST = "identity", "ready", "worker", "first"
 LONGEST_TRIAL = timedelta(hours=1)
 """After which a trial of a process on another machine counts as lost."""
 LONGEST_WAIT = 30.0
@@ -50,26 +52,24 @@ def open_storage(url: str | None, folder: Path) -> BaseStorage:
         return _local_storage(folder / "study.db")
     if url.startswith(JOURNAL):
         return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-    return _database(url)
+    is_sqlite = url.startswith("sqlite")
+    return _database(url, {"connect_args": {"timeout": SQLITE_TIMEOUT}} if is_sqlite else {})
 
 
-def without_secrets(text: str | None) -> str | None:
+def without_secrets(text: str) -> str:
     """A storage URL, or a text with one in it, whose passwords are not shown."""
-    if text is None:
-        return None
     text = re.sub(r"(://[^\s:/@]*):[^\s/]*@", r"\1:***@", text)
     return re.sub(r"(?i)((?:password|passwd|token|secret|key)=)[^&\s'\"]*", r"\1***", text)
 
 
-def _database(url: str) -> RDBStorage:
-    waits = {"connect_args": {"timeout": SQLITE_TIMEOUT}} if url.startswith("sqlite") else {}
+def _database(url: str, options: dict[str, Any]) -> RDBStorage:
     for _ in range(MOST_TRIES - 1):
         try:
-            return RDBStorage(url, engine_kwargs=waits)
+            return RDBStorage(url, engine_kwargs=options)
         except (OperationalError, ProgrammingError, IntegrityError):
             # Another process may be making the tables of a new database.
             time.sleep(SECONDS_BETWEEN)
-    return RDBStorage(url, engine_kwargs=waits)
+    return RDBStorage(url, engine_kwargs=options)
 
 
 def _local_storage(path: Path) -> BaseStorage:
@@ -77,8 +77,9 @@ def _local_storage(path: Path) -> BaseStorage:
 
     With a write-ahead log only a loss of power can take back the latest trials.
     """
-    # As a URI of SQLite's own, in which any character of a path can be said.
-    storage = _database(f"sqlite:///file:{quote(str(path.resolve()))}?uri=true")
+    # Not by a URL, in which a path with ? or % or { would be another one.
+    connect = partial(sqlite3.connect, path, timeout=SQLITE_TIMEOUT, check_same_thread=False)
+    storage = _database("sqlite://", {"creator": connect, "poolclass": QueuePool})
 
     @event.listens_for(storage.engine, "connect")
     def set_up(connection: Any, record: Any) -> None:
@@ -121,7 +122,7 @@ def open_study(
             return study
     _check_identity(study, identity)
     for parameters in first:
-        study.enqueue_trial(dict(parameters), skip_if_exists=True)
+        study.enqueue_trial(dict(parameters), user_attrs={FIRST: True}, skip_if_exists=True)
     study.set_user_attr(READY, True)
     return study
 

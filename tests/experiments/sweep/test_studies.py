@@ -29,7 +29,7 @@ from experiments.sweep.studies import (
 
 IDENTITY = {"trace": "one", "policies": ["chain"]}
 FIRST: list[dict[str, Any]] = [{"x": 3}, {"x": 5}]
-DOWN = [StudyDirection.MINIMIZE]
+DOWN = {"seconds": StudyDirection.MINIMIZE}
 
 
 @pytest.fixture(params=["sqlite", "journal"])
@@ -65,6 +65,33 @@ def test_what_was_published_runs_first_and_once(storage: BaseStorage) -> None:
     study.optimize(objective, n_trials=2)
     assert [trial.params["x"] for trial in again.get_trials()] == [3, 5]
     assert states(open_one(storage)) == [TrialState.COMPLETE] * 2
+
+
+def test_metrics_have_names(storage: BaseStorage) -> None:
+    assert open_one(storage).metric_names == ["seconds"]
+
+
+@pytest.mark.parametrize("name", ["what?", "p%41q", "a {b} #c", "x&y=z"])
+def test_a_database_lies_in_its_folder_whatever_that_is_called(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    open_one(open_storage(None, tmp_path / name))
+    assert (tmp_path / name / "study.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:s3cret@host:1/db", "postgresql://me:***@host:1/db"),
+        ("mysql://me:p@ss@host/db", "mysql://me:***@host/db"),
+        ("mysql://host/db?user=me&password=s3cret", "mysql://host/db?user=me&password=***"),
+        ("cannot connect to 'mysql://me:s3cret@h/d'", "cannot connect to 'mysql://me:***@h/d'"),
+        ("sqlite:///a/b.db", "sqlite:///a/b.db"),
+        ("journal:/a@b:c/d@e", "journal:/a@b:c/d@e"),
+    ],
+)
+def test_passwords_are_not_shown(url: str, shown: str) -> None:
+    assert studies.without_secrets(url) == shown
 
 
 def test_a_study_of_something_else_is_refused(storage: BaseStorage) -> None:

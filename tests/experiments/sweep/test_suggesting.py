@@ -1,6 +1,7 @@
 """Gaps filled by a sampler, by a grid, or with what was published."""
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any
 
 import optuna
@@ -19,6 +20,7 @@ from experiments.sweep.suggesting import (
     published,
     suggest_call,
     suggest_policy,
+    unseen,
 )
 from experiments.sweep.template import parse
 
@@ -45,10 +47,7 @@ class Scripted:
         self.asked[name] = about
         return self.answers[name.rpartition(".")[2]]
 
-    def suggest_int(self, name: str, dimension: Int, default: Any) -> int:
-        return int(self._answer(name, (dimension, default)))
-
-    def suggest_float(self, name: str, dimension: Float, default: Any) -> float:
+    def suggest_number(self, name: str, dimension: Int | Float, default: Any) -> float:
         return float(self._answer(name, (dimension, default)))
 
     def suggest_categorical(self, name: str, options: Sequence[Option], default: Any) -> Option:
@@ -116,18 +115,18 @@ def test_what_does_not_go_together() -> None:
 
 def test_a_choice_of_policies() -> None:
     templates = {text: parse(text) for text in ("chain", "vanilla")}
-    text, call = suggest_policy(Scripted(policy="vanilla"), templates, SUPPLY)
+    text, call = suggest_policy(Scripted(template="vanilla"), templates, SUPPLY)
     assert (text, call.spec()) == ("vanilla", "vanilla")
-    text, call = suggest_policy(Scripted(policy="chain", length=3), templates, SUPPLY)
+    text, call = suggest_policy(Scripted(template="chain", length=3), templates, SUPPLY)
     assert (text, call.spec()) == ("chain", "chain(length=3)")
 
 
 def test_published_values_come_first() -> None:
     templates = {text: parse(text) for text in ("chain", "eagle2", "static_tree")}
     assert published(templates, SUPPLY) == [
-        {"policy": "chain", "chain.length": 12},
-        {"policy": "eagle2", "eagle2.depth": 6, "eagle2.width": 10, "eagle2.nodes": 59},
-        {"policy": "static_tree", "static_tree.tree": "eagle1"},
+        {"template": "chain", "chain.length": 12},
+        {"template": "eagle2", "eagle2.depth": 6, "eagle2.width": 10, "eagle2.nodes": 59},
+        {"template": "static_tree", "static_tree.tree": "eagle1"},
     ]
 
 
@@ -136,7 +135,7 @@ def test_every_rule_is_tried_as_published() -> None:
     found = published({text: parse(text)}, SUPPLY)
     assert {each[f"{text}.stop"] for each in found} == set(RULES)
     assert {f"{text}.stop": "confidence", f"{text}.stop.confidence.threshold": 0.4} in found
-    assert all(each.get("policy") is None for each in found)
+    assert all(each.get("template") is None for each in found)
 
 
 def test_what_was_published_out_of_bounds_is_left_to_the_sampler() -> None:
@@ -187,3 +186,16 @@ def test_every_sampler_fills_gaps(sampler: str) -> None:
     found = run_study(sampler, text, TrialSuggester, 14)
     assert len(found) == 14
     assert len(set(found)) > 7
+
+
+def test_a_setting_that_was_not_tried_is_drawn_until_there_is_none() -> None:
+    templates = {text: parse(text) for text in ("chain", "eagle2(depth=1, width=2)")}
+    seen = {f"chain(length={length})" for length in range(1, 16)}
+    random = Random(0)
+    found = unseen(templates, "chain", SUPPLY, seen, random)
+    assert found == {"template": "chain", "chain.length": 16}
+    assert unseen(templates, "chain", SUPPLY, {*seen, "chain(length=16)"}, random) is None
+    # What does not go together is not drawn.
+    text = "eagle2(depth=1, width=2)"
+    drawn = [unseen(templates, text, SUPPLY, (), random) or {} for _ in range(40)]
+    assert {each[f"{text}.nodes"] for each in drawn} == {1, 2}
