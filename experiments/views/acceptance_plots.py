@@ -49,7 +49,7 @@ def acceptance_by_depth(records: Sequence[PromptRecord]) -> Figure:
     tidy(rates[1])
     rates[0].set_title("joint: so many tokens or more accepted", fontsize=10)
     rates[1].set_title("conditional: where all before were accepted", fontsize=10)
-    tidy(counts[0], yscale="log", ylabel="rounds", xlabel="depth of the drafted token")
+    tidy(counts[0], ylim=(0, None), ylabel="rounds", xlabel="depth of the drafted token")
     tidy(counts[1], xlabel="depth of the drafted token")
     counts[0].set_title("rounds that drafted so deep", fontsize=10)
     counts[1].set_title("of them, those that accepted all before", fontsize=10)
