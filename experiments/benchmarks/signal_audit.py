@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import ClassifierMixin
 from sklearn.decomposition import PCA
 from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
@@ -30,12 +30,14 @@ from predictors.data.chains import Chains, chain_choices, read_chains
 from predictors.data.signals import chain_signals
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 PATH = "path probability"
 EVERYTHING = "everything"
 NETWORK = "everything, wide network"
 SHUFFLED = "everything, shuffled labels"
 PARTS = 5
+MOST_TREES = 150
 COMPONENTS = 24
 """Of the target's feature, as many principal components as are given to the models."""
 THRESHOLDS = np.geomspace(0.01, 0.98, 24)
@@ -110,31 +112,45 @@ class SignalAudit:
             order = np.random.default_rng(self.seed).permutation(int(self.tested.sum()))
             labels[self.tested] = labels[self.tested][order]
         probs = np.zeros(labels.shape)
-        for held in self.parts:
+        for number, held in enumerate(self.parts):
             known = self.tested.copy()
             known[held] = False
-            model: Any = self._network() if network else self._boosting()
-            model.fit(inputs[known], labels[known])
+            inner = np.zeros_like(known)
+            inner[self.parts[(number + 1) % PARTS]] = True
+            if network:
+                model: Any = self._network().fit(inputs[known], labels[known])
+            else:
+                model = self._boosting(inputs, labels, known, known & inner)
             flat = inputs[held].reshape(-1, inputs.shape[2])
             probs[held] = model.predict_proba(flat)[:, 1].reshape(len(held), -1)
         right = np.where(labels, probs, 1 - probs).clip(1e-6)
         return Chances(probs, np.where(self.tested, -np.log2(right), 0.0))
 
-    def _boosting(self) -> ClassifierMixin:
-        return HistGradientBoostingClassifier(
-            max_iter=120,
-            learning_rate=0.06,
-            max_leaf_nodes=12,
-            min_samples_leaf=40,
-            l2_regularization=1.0,
-            early_stopping=False,
-            random_state=self.seed,
-        )
+    def _boosting(self, inputs: Floats, labels: Bools, known: Bools, inner: Bools) -> Any:
+        """A model of the known tokens; how many trees it has is what is best for the inner ones."""
 
-    def _network(self) -> ClassifierMixin:
+        def fitted(chosen: Bools, max_iter: int) -> HistGradientBoostingClassifier:
+            model = HistGradientBoostingClassifier(
+                max_iter=max_iter,
+                learning_rate=0.06,
+                max_leaf_nodes=12,
+                min_samples_leaf=40,
+                l2_regularization=1.0,
+                early_stopping=False,
+                random_state=self.seed,
+            )
+            return model.fit(inputs[chosen], labels[chosen])
+
+        trial = fitted(known & ~inner, MOST_TREES)
+        losses = [
+            log_loss(labels[inner], probs[:, 1], labels=[False, True])
+            for probs in trial.staged_predict_proba(inputs[inner])
+        ]
+        return fitted(known, int(np.argmin(losses)) + 1)
+
+    def _network(self) -> Any:
         layers = MLPClassifier((256, 128), alpha=0.01, early_stopping=True, random_state=self.seed)
-        found: ClassifierMixin = make_pipeline(StandardScaler(), layers)
-        return found
+        return make_pipeline(StandardScaler(), layers)
 
     def by_prompt(self, values: Floats) -> Floats:
         """Sums of [Q, ...] over the positions of each prompt: [prompts]."""

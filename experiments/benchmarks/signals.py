@@ -63,14 +63,14 @@ def run(
 
 def table(result: Mapping[str, Any]) -> Table:
     """One row for each group of signals."""
-    shown = Table("signals", "bits beyond the path", "95 %", "tokens/s", "headroom", "95 %")
+    shown = Table("signals", "bits", "95 %", "tokens/s", "headroom", "95 %")
     for row in result["rows"]:
         low, high = row["bits_ci95"]
         worst, best = row["headroom_ci95"]
         shown.add_row(
             row["signals"],
-            f"{row['bits']:.4f}",
-            f"{low:.4f} to {high:.4f}",
+            f"{row['bits']:.3f}",
+            f"{low:.3f} to {high:.3f}",
             f"{row['tokens_per_second']:.1f}",
             f"{row['headroom']:.0%}",
             f"{worst:.0%} to {best:.0%}",

@@ -20,6 +20,8 @@ Shapes: B rounds, K tokens of a chain, M tokens looked ahead, S scalars, V vocab
 H hidden size.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,7 @@ from torch.nn import functional as F
 from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.ranges import at_least, in_unit
+from adaeagle.replay.expected import acceptance_chances
 from adaeagle.replay.replay import walk
 from adaeagle.trace.trace import Trace
 from predictors.acceptance.base import check_classes
@@ -64,6 +67,8 @@ class HazardPredictor(TrainedPredictor):
         horizon: M, how many tokens it looks ahead.
         hidden_size: H.
         dropout: share of inputs that training leaves out.
+        labels: "accepted": whether the text has the token, as at temperature 0; "drawn": the chance
+            that a token drawn in its place is accepted at temperature 1, 1 - TV(target, draft).
     """
 
     kind = "hazard"
@@ -75,8 +80,11 @@ class HazardPredictor(TrainedPredictor):
     horizon: int = 6
     hidden_size: int = 32
     dropout: float = 0.2
+    labels: Literal["accepted", "drawn"] = "accepted"
 
     def check_settings(self) -> None:
+        if self.labels not in ("accepted", "drawn"):
+            raise ValueError(f"labels must be 'accepted' or 'drawn', got {self.labels!r}")
         at_least(1, k_max=self.k_max, horizon=self.horizon, hidden_size=self.hidden_size)
         in_unit(dropout=self.dropout, with_one=False)
 
@@ -107,6 +115,8 @@ class HazardPredictor(TrainedPredictor):
             "echoes": torch.tensor([*map(echoes, found, chains.token_ids.tolist())]),
             "is_entered": _entered(trace, chains.lengths),
         }
+        if self.labels == "drawn":
+            columns["chances"] = acceptance_chances(trace, self.k_max).low.float()
         return Examples(rows, columns)
 
     def measure(self, batch: Batch) -> None:
@@ -160,12 +170,12 @@ class HazardPredictor(TrainedPredictor):
 
         In a text that loops every chain is long, and there is little to be decided.
         """
-        labels, is_known = self.labels(batch)
+        labels, is_known = self.targets(batch)
         losses = F.binary_cross_entropy_with_logits(self(batch), labels, reduction="none")
         weights = is_known / is_known.sum((1, 2), keepdim=True).clamp(min=1).sqrt()
         return (losses * weights).sum() / weights.sum()
 
-    def labels(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What `forward` should say, and where a text tells it: float and bool [B, K + 1, 1 + M].
 
         A token is judged where all before it are accepted and the text goes on as far.
@@ -175,17 +185,18 @@ class HazardPredictor(TrainedPredictor):
         token = places + torch.arange(1 + self.horizon, device=lengths.device)  # which of the chain
         lengths, known = lengths.view(-1, 1, 1), known.view(-1, 1, 1)
         is_known = (token >= 1) & (token <= known) & (lengths >= token - 1)
-        return (lengths >= token).float(), is_known
+        if self.labels == "accepted":
+            return (lengths >= token).float(), is_known
+        return batch["chances"][:, token.clamp(1, self.k_max) - 1], is_known
 
     def predictions(self, batch: Batch) -> Predictions:
         """Of each drafted token as soon as it is drafted, and of lengths before any is."""
         log_odds = self(batch)
-        labels, is_known = (each[:, 1:, 0] for each in self.labels(batch))  # [B, K]
-        row, place = is_known.nonzero().unbind(1)
+        row, place = self.targets(batch)[1][:, 1:, 0].nonzero().unbind(1)  # of [B, K]
         acceptance = AcceptancePredictions(
             probs=log_odds[:, 1:, 0].sigmoid()[row, place],
             confidences=batch["log_probs"].exp()[row, place],
-            accepted=labels[row, place] > 0.5,
+            accepted=batch["accepted"].bool()[row, place],
             depths=place + 1,
             examples=row,
         )
@@ -202,7 +213,7 @@ class HazardPredictor(TrainedPredictor):
 
     def metrics(self, batch: Batch) -> dict[str, Tensor]:
         """Brier score of the drafted tokens' acceptance, and of the next, undrafted one's."""
-        labels, is_known = self.labels(batch)
+        labels, is_known = self.targets(batch)
         errors = (self(batch).sigmoid() - labels).square() * is_known
         each = errors.sum((0, 1)) / is_known.sum((0, 1)).clamp(min=1)
         return {"brier": each[0], "brier_ahead": each[1]}

@@ -9,20 +9,25 @@ from adaeagle.cost.model import CostModel
 from adaeagle.testing.toy_trace import toy_folder, toy_trace
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
-from experiments.benchmarks import signals
+from experiments.benchmarks import signal_audit, signals
 from experiments.benchmarks.signal_audit import EVERYTHING
 
 K_MAX = 6
 COST = CostModel.linear(constant=0.05, draft=0.15, verify=1.0, node=0.01)
 
 
-def _texts(num_texts: int = 12) -> list[RecordedText]:
+@pytest.fixture(autouse=True)
+def few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal_audit, "MOST_TREES", 25)
+
+
+def _texts(num_texts: int = 10) -> list[RecordedText]:
     """Texts whose feature tells the length of every draft; all tokens are as sure as each other."""
     generator = torch.Generator().manual_seed(0)
     lengths, features = [], []
     for _ in range(num_texts):
         own: list[int] = []
-        while len(own) < 90:
+        while len(own) < 60:
             first = int(torch.randint(0, K_MAX + 1, (1,), generator=generator))
             own += range(first, -1, -1)
         noise = torch.randn(len(own), 4, generator=generator)

@@ -1,10 +1,13 @@
 """The distributional predictor: its labels, and that it scores live drafts as in training."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from adaeagle.identity import ModelIdentity
 from adaeagle.policy import Context
+from adaeagle.replay.expected import acceptance_chances
 from adaeagle.testing.toy_trace import toy_trace
 from adaeagle.trace.trace import Trace
 from adaeagle.tree import DraftTree, Level
@@ -15,7 +18,7 @@ from predictors.hazard.network import NUM_SCALARS, HazardPredictor, chain_scalar
 MODELS = ModelIdentity("t", "1", "d", "2", feature_size=6, vocab_size=50, dtype="float32")
 
 
-def made(**settings: int) -> HazardPredictor:
+def made(**settings: Any) -> HazardPredictor:
     torch.manual_seed(0)
     predictor = HazardPredictor(**settings)
     predictor.prepare(Metadata(MODELS), torch.randn(50, 6))
@@ -78,7 +81,7 @@ def test_labels_follow_the_text() -> None:
         "accepted": torch.tensor([[True, True, False, False], [True, True, False, False]]),
         "num_known": torch.tensor([4, 2]),  # the second text ends after two tokens
     }
-    labels, known = predictor.labels(batch)
+    labels, known = predictor.targets(batch)
     assert labels.shape == known.shape == (2, 5, 3)
     # After one drafted token: it is accepted, the next is, the one after that is not.
     assert labels[0, 1].tolist() == [1, 1, 0]
@@ -157,3 +160,16 @@ def test_one_class_is_refused() -> None:
     batch = {"accepted": torch.ones(4, 2, dtype=torch.bool)}
     with pytest.raises(ValueError, match="both classes"):
         predictor.measure(batch)
+
+
+def test_labels_of_drawn_tokens_are_chances_where_the_others_are_known() -> None:
+    trace = Trace(toy_trace([[2, 1, 0, 3, 2, 1, 0]], k_max=4), 50)
+    hard, soft = made(k_max=4, horizon=2), made(k_max=4, horizon=2, labels="drawn")
+    batch, drawn = (each.examples(trace, None).columns for each in (hard, soft))
+    (_, known), (labels, same) = hard.targets(batch), soft.targets(drawn)
+    assert torch.equal(known, same)
+    chances = acceptance_chances(trace, 4).low.float()
+    torch.testing.assert_close(labels[:, 1, 0], chances[:, 0])  # the first token, drafted
+    torch.testing.assert_close(labels[:, 1, 2], chances[:, 2])  # the third, looked ahead
+    with pytest.raises(ValueError, match="labels must be 'accepted' or 'drawn', got 'paper'"):
+        made(labels="paper")
