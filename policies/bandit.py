@@ -37,6 +37,8 @@ from policies.support.row_state import for_rows
 Floats = npt.NDArray[np.float64]
 
 STATE = ("tokens", "seconds", "num_rounds")
+PER_ROUND = ("num_accepted", "num_emitted", "depth", "draft_seconds", "verify_seconds")
+"""What an `Outcome` has of each round, [P]."""
 SHORTEST = 1e-9  # seconds, so that rates of arms that were not tried are defined
 
 
@@ -47,10 +49,10 @@ class _Bandit(Composite, Policy):
 
     def __init__(
         self,
-        arms: tuple[Policy | StopRule, ...],
-        exploration: float,
-        across_texts: bool,
-        cost: str | Path | CostModel | None,
+        *arms: Policy | StopRule,
+        exploration: float = 0.5,
+        across_texts: bool = False,
+        cost: str | Path | CostModel | None = None,
     ) -> None:
         if len(arms) < 2:
             raise ValueError(f"arms must be at least two policies, got {len(arms)}")
@@ -209,18 +211,11 @@ class _Bandit(Composite, Policy):
         """The outcome of an arm's own rounds; the others drafted nothing and teach nothing."""
         if len(self._budgets) == 1:
             return outcome
-        own = torch.from_numpy(self._chosen == place)
-        on_device = own.to(outcome.tested.device).unsqueeze(1)
-        return replace(
-            outcome,
-            tested=outcome.tested & on_device,
-            accepted=outcome.accepted & on_device,
-            num_accepted=outcome.num_accepted * own.to(outcome.num_accepted.device),
-            num_emitted=outcome.num_emitted * own.to(outcome.num_emitted.device),
-            depth=outcome.depth * own.to(outcome.depth.device),
-            draft_seconds=outcome.draft_seconds * own.to(outcome.draft_seconds.device),
-            verify_seconds=outcome.verify_seconds * own.to(outcome.verify_seconds.device),
-        )
+        own: dict[str, Any] = {}
+        for name in ("tested", "accepted", *PER_ROUND):
+            values = getattr(outcome, name)
+            own[name] = values * self._is_chosen(place, values)
+        return replace(outcome, **own)
 
     def state_dict(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in STATE} if self.across_texts else {}
@@ -243,15 +238,6 @@ class UCB(_Bandit):
         cost: a cost table that prices rounds: a file, a bundled one, or itself; None: the seconds
             that they take.
     """
-
-    def __init__(
-        self,
-        *arms: Policy | StopRule,
-        exploration: float = 0.5,
-        across_texts: bool = False,
-        cost: str | Path | CostModel | None = None,
-    ) -> None:
-        super().__init__(arms, exploration, across_texts, cost)
 
     def _optimism(self, num_rounds: Floats) -> Floats:
         total = np.maximum(num_rounds.sum(axis=1, keepdims=True), 1.0)
@@ -281,7 +267,7 @@ class Thompson(_Bandit):
     ) -> None:
         at_least(0, seed=seed)
         self.seed = seed
-        super().__init__(arms, exploration, across_texts, cost)
+        super().__init__(*arms, exploration=exploration, across_texts=across_texts, cost=cost)
 
     def _optimism(self, num_rounds: Floats) -> Floats:
         # Draws are numbered by the rounds a text has had, so that texts side by side do not meet.

@@ -95,22 +95,9 @@ class HFDynamic(StopRule):
 
 
 def best_threshold(probs: Sequence[float], accepted: Sequence[bool]) -> float:
-    """The threshold on `probs` that tells accepted tokens from others at the least cost.
+    """The threshold on `probs` that tells accepted tokens from others at the least cost."""
+    from sklearn.metrics import roc_curve  # takes a second to import
 
-    The points are those of scikit-learn's `roc_curve`, which takes a millisecond to check its
-    input: more than a draft forward of a small model.
-    """
-    scores, is_good = np.asarray(probs), np.asarray(accepted)
-    order = np.argsort(-scores, kind="stable")
-    scores, good = scores[order], np.cumsum(is_good[order])
-    bad = np.arange(1, len(scores) + 1) - good
-    is_last = np.append(scores[1:] != scores[:-1], True)  # of equal scores
-    good, bad = (np.concatenate(([0], counts[is_last])) for counts in (good, bad))
-    thresholds = np.concatenate(([np.inf], scores[is_last]))
-    # Points between two others on a line are no corners; which of equal costs is first may depend
-    # on their rounding.
-    more_good, more_bad = good[1:] - good[:-1], bad[1:] - bad[:-1]
-    inner = (more_good[1:] != more_good[:-1]) | (more_bad[1:] != more_bad[:-1])
-    is_corner = np.concatenate(([True], inner, [True]))
-    costs = bad / bad[-1] + MISS_COST * (1 - good / good[-1])
-    return float(thresholds[is_corner][np.argmin(costs[is_corner])])
+    false_rates, true_rates, thresholds = roc_curve(accepted, probs)
+    costs = false_rates + MISS_COST * (1 - true_rates)
+    return float(thresholds[np.argmin(costs)])

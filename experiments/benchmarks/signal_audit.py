@@ -24,9 +24,8 @@ from torch import Tensor
 from adaeagle.cost.model import CostModel
 from adaeagle.replay.expected import acceptance_chances, best_expected, expected_of, expected_rate
 from adaeagle.replay.oracle import Choices, dp
-from adaeagle.replay.replay import walk
 from adaeagle.trace.trace import Trace
-from predictors.data.chains import Chains, chain_choices, read_chains
+from predictors.data.chains import Chains, chain_choices, read_chains, round_starts
 from predictors.data.signals import chain_signals
 
 Floats = npt.NDArray[np.float64]
@@ -160,13 +159,9 @@ class SignalAudit:
     def totals(self, members: Tensor) -> Totals:
         """Of rounds that draft chains of lengths [Q]."""
         rows = torch.arange(len(members))
-        positions = self.trace.positions
-        emitted, seconds = (
-            self.family.num_emitted[members, rows],
-            self.family.seconds[members, rows],
-        )
-        after = torch.where(emitted < positions.num_left, rows + emitted, len(positions))
-        visited = walk(after, positions).numpy()
+        family, positions = self.family, self.trace.positions
+        emitted, seconds = family.num_emitted[members, rows], family.seconds[members, rows]
+        visited = round_starts(positions, emitted - 1).numpy()
         is_visited = np.zeros(len(rows))
         is_visited[visited] = 1.0
         return Totals(

@@ -7,7 +7,7 @@ stands beside the predictor's: what it does not beat was there for nothing.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -187,15 +187,8 @@ def _of_acceptance(found: AcceptancePredictions, tasks: Sequence[str]) -> dict[s
         **scores(probs, accepted),
         "draft_confidence": scores(own, accepted),
         "bins": bins(probs, accepted),
-        "by_depth": [
-            {"depth": int(d), **scores(probs[depths == d], accepted[depths == d])}
-            for d in np.unique(depths)
-        ],
-        "by_task": [
-            {"task": each, **scores(probs[task == each], accepted[task == each])}
-            for each in dict.fromkeys(tasks)
-            if (task == each).any()
-        ],
+        "by_depth": grouped("depth", np.unique(depths).tolist(), depths, scores, probs, accepted),
+        "by_task": grouped("task", dict.fromkeys(tasks), task, scores, probs, accepted),
     }
 
 
@@ -205,12 +198,23 @@ def _of_lengths(lengths: LengthPredictions, tasks: Sequence[str]) -> dict[str, A
     return {
         **errors(predicted, true),
         "auc_at_least": {str(k): auc(predicted, true >= k) for k in AT_LEAST},
-        "by_task": [
-            {"task": each, **errors(predicted[task == each], true[task == each])}
-            for each in dict.fromkeys(tasks)
-            if (task == each).any()
-        ],
+        "by_task": grouped("task", dict.fromkeys(tasks), task, errors, predicted, true),
     }
+
+
+def grouped(
+    name: str,
+    groups: Iterable[Any],
+    group_of: Values,
+    score: Callable[..., dict[str, Any]],
+    *columns: Values,
+) -> list[dict[str, Any]]:
+    """What `score` makes of the columns' part of each group that has one."""
+    return [
+        {name: each, **score(*(column[group_of == each] for column in columns))}
+        for each in groups
+        if (group_of == each).any()
+    ]
 
 
 def scores(probs: Values, accepted: Values) -> dict[str, Any]:

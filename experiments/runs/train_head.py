@@ -32,6 +32,7 @@ from experiments.runs.training import (
     sha256_of,
 )
 from predictors.data.features import collect_features, feature_file
+from predictors.data.step_batches import StepData
 from predictors.draft_models.causal_lm import CausalLMTraining
 from predictors.draft_models.conversations import questions, read_records
 from predictors.draft_models.data import (
@@ -42,8 +43,9 @@ from predictors.draft_models.data import (
 )
 from predictors.draft_models.eagle import EagleTraining, begin_as_sum, default_head_config
 from predictors.draft_models.eagle3 import Eagle3Training, begin_as_target, default_head3_config
-from predictors.draft_models.lm import draft_lm, lm_data, write_lm_streams
+from predictors.draft_models.lm import draft_lm, write_lm_streams
 from predictors.draft_models.medusa import MedusaTraining, default_heads
+from predictors.draft_models.packed_tokens import PackedTokens
 from predictors.draft_models.self_generation import (
     SelfGenerationSettings,
     collect_self_generated,
@@ -364,9 +366,9 @@ def _train_lm(
 ) -> dict[str, Any]:
     streams = folder.path / "streams"
     num_tokens = write_lm_streams(target, records, shards, streams, settings.seed)
-    data = lm_data(
-        streams,
-        settings.window,
+    data = StepData(
+        PackedTokens(streams / "train.npy", settings.window),
+        PackedTokens(streams / "heldout.npy", settings.window),
         batch_size=settings.batch_size,
         max_steps=settings.max_steps,
         seed=settings.seed,

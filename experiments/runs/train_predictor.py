@@ -35,7 +35,8 @@ from experiments.runs.training import (
     sha256_of,
 )
 from predictors.base import FittedPredictor, Metadata, Predictor, TrainedPredictor
-from predictors.data.trace_dataset import TraceExamples, read_examples, split_texts, trace_data
+from predictors.data.step_batches import StepData
+from predictors.data.trace_dataset import TraceExamples, read_examples, split_texts
 from predictors.training.constant import constant_loss
 from predictors.training.optimised import Optimisation
 from predictors.training.predictor import PredictorTraining
@@ -271,12 +272,13 @@ def _fit_network(
         schedule="cosine",
         betas=(0.9, 0.999),
     )
-    data = trace_data(
+    data = StepData(
         training,
         validation,
         batch_size=settings.batch_size,
         max_steps=settings.max_steps,
         seed=settings.seed,
+        collate=lambda batch: batch,  # what is read as a batch is one
     )
     limits: list[L.Callback] = [EarlyStopping("val_loss", patience=settings.patience)]
     if settings.max_seconds is not None:

@@ -17,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -35,6 +36,8 @@ from predictors.training.optimised import OptimisedTraining
 
 LIGHTNING = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 LOGGERS = ("csv", "tensorboard")
+TENSORBOARDS = ("tensorboard", "tensorboardX")
+"""Packages of which one must be there for Lightning's logger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,11 @@ class TrainingSettings:
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.logger not in LOGGERS:
             raise ValueError(f"logger must be one of {', '.join(LOGGERS)}, got {self.logger!r}")
+        if self.logger == "tensorboard" and not any(map(find_spec, TENSORBOARDS)):
+            raise ValueError(
+                "logger must be csv where TensorBoard is not installed (pip install tensorboard), "
+                f"got {self.logger}"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """What decides the result."""
@@ -94,6 +102,7 @@ class TrainingFolder:
     def __init__(self, path: Path, settings: TrainingSettings, **given: Any) -> None:
         self.path = path
         self.rank, self.num_processes = processes(settings)
+        self._is_new = False
         self.result: dict[str, Any] | None = None
         """What came out, where this very training has come to its end before."""
         check_own(path)
@@ -134,6 +143,7 @@ class TrainingFolder:
             shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
         if self.rank == 0 and self.result is None:
             result.unlink(missing_ok=True)
+            self._is_new = not file.is_file()
             write_json(file, identity)
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +159,11 @@ class TrainingFolder:
     def __enter__(self) -> "TrainingFolder":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        is_refused = kind is not None and issubclass(kind, ValueError)
+        if is_refused and self._is_new and not (self.path / "checkpoints").exists():
+            # What was wrong may be put right: nothing is trained yet that other settings spoil.
+            (self.path / "settings.json").unlink(missing_ok=True)
         self.close()
 
 
@@ -238,12 +252,7 @@ def fit(
 def _loggers(settings: TrainingSettings, out: Path) -> list[Logger]:
     found: list[Logger] = [CSVLogger(out, name="log")]
     if settings.logger == "tensorboard":
-        try:
-            found.append(TensorBoardLogger(out, name="tensorboard"))
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                "logger must be csv where TensorBoard is not installed: pip install tensorboard"
-            ) from error
+        found.append(TensorBoardLogger(out, name="tensorboard"))
     return found
 
 

@@ -1,20 +1,32 @@
 """What predictors of single nodes share: the odds of acceptance, and how they are judged.
 
-Shapes: P rounds side by side, F nodes of each, B examples, H hidden size.
+Shapes: P rounds side by side, F nodes of each, B examples, S inputs, H hidden size.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from adaeagle.cost.model import CostModel
-from adaeagle.policy import Needs
+from adaeagle.identity import ModelIdentity
+from adaeagle.policy import Context, Needs
+from adaeagle.ranges import at_least
 from adaeagle.trace.trace import Trace
-from predictors.acceptance.scorer import AcceptanceScorer
-from predictors.base import AcceptancePredictions, Batch, Examples, Predictions, Predictor
+from adaeagle.tree import DraftTree
+from predictors.base import (
+    AcceptancePredictions,
+    Batch,
+    Examples,
+    Predictions,
+    Predictor,
+    TrainedPredictor,
+)
 from predictors.data.nodes import Nodes, read_nodes
+from predictors.layers.context import Standardize
+from predictors.layers.live import live_batch
 
 
 class NodePredictor(Predictor, ABC):
@@ -34,9 +46,9 @@ class NodePredictor(Predictor, ABC):
     def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
         """log(p / (1 - p)) of acceptance, [P, F] float32, of nodes [P, F]."""
 
-    def scorer(self) -> AcceptanceScorer:
+    def scorer(self) -> "AcceptanceScorer":
         """What a rule asks while it drafts."""
-        return AcceptanceScorer(self, self)
+        return AcceptanceScorer(self)
 
     @property
     def needs(self) -> Needs:
@@ -70,6 +82,67 @@ class NodePredictor(Predictor, ABC):
             "accuracy": ((probs > 0.5) == batch["accepted"]).float().mean(),
             "brier": (probs - accepted).square().mean(),
         }
+
+
+class AcceptanceScorer:
+    """A trained predictor on the nodes of growing trees.
+
+    Args:
+        predictor: trained.
+    """
+
+    def __init__(self, predictor: NodePredictor) -> None:
+        self._predictor = predictor
+        self._encoded: Tensor | None = None  # [P, H] of this round
+
+    @torch.no_grad()
+    def begin(self, context: Context) -> None:
+        """Takes in what is known before a round."""
+        self._encoded = self._predictor.encode(live_batch(self._predictor, context))
+
+    @torch.no_grad()
+    def log_odds(self, tree: DraftTree, rows: Tensor) -> Tensor:
+        """log(p / (1 - p)) of the acceptance of nodes, rows [P, F] of a tree: float32 [P, F]."""
+        self._predictor.move_to(rows.device)
+        return self._predictor.log_odds(Nodes.of_tree(tree, rows), self._encoded)
+
+
+class TwoLayers(NodePredictor, TrainedPredictor, ABC):
+    """A network of two layers on the draft's best probabilities and on numbers of a node."""
+
+    scalars: ClassVar[tuple[str, ...]]
+    """Of `Nodes.scalars`."""
+    hidden_size: int
+
+    def check_settings(self) -> None:
+        at_least(1, hidden_size=self.hidden_size)
+
+    def build(self, models: ModelIdentity, embedding: Tensor | None) -> None:
+        size = self.num_confidences + len(self.scalars)
+        self.scale = Standardize(size)
+        self.network = nn.Sequential(
+            nn.Linear(size, self.hidden_size), nn.SiLU(), nn.Linear(self.hidden_size, 1)
+        )
+
+    def measure(self, batch: Batch) -> None:
+        check_classes(batch["accepted"])
+        self.scale.measure(self._inputs(Nodes.of_batch(batch)))
+
+    def log_odds(self, nodes: Nodes, encoded: Tensor | None) -> Tensor:
+        odds: Tensor = self.network(self.scale(self._inputs(nodes)))
+        return odds.squeeze(-1)
+
+    def loss(self, batch: Batch) -> Tensor:
+        return weighted_loss(self.batch_log_odds(batch), batch["accepted"], 1.0)
+
+    def _inputs(self, nodes: Nodes) -> Tensor:
+        """[..., S]."""
+        scalars = nodes.scalars(*self.scalars)
+        if self.num_confidences == 0:
+            return scalars
+        assert nodes.confidences is not None
+        best = nodes.confidences[..., : self.num_confidences]  # others may need more of a tree
+        return torch.cat((best.exp(), scalars), dim=-1)
 
 
 class AcceptancePredictor(NodePredictor, ABC):

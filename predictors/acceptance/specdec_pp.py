@@ -91,4 +91,5 @@ class SpecDecPPPredictor(AcceptancePredictor, TrainedPredictor):
 def _inputs(nodes: Nodes) -> Tensor:
     """[..., S]."""
     assert nodes.confidences is not None
-    return torch.cat((nodes.scalars(*SCALARS), nodes.confidences.exp()), dim=-1)
+    best = nodes.confidences[..., : SpecDecPPPredictor.num_confidences]  # others may need more
+    return torch.cat((nodes.scalars(*SCALARS), best.exp()), dim=-1)

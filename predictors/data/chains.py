@@ -20,6 +20,8 @@ from adaeagle.cost.model import CostModel, RoundShapes
 from adaeagle.policy import Policy
 from adaeagle.ranges import at_least
 from adaeagle.replay.oracle import Choices, choices, dp
+from adaeagle.replay.replay import walk
+from adaeagle.trace.positions import Positions
 from adaeagle.trace.trace import Trace
 
 
@@ -100,6 +102,19 @@ def read_chains(trace: Trace, k_max: int, num_confidences: int = 1) -> Chains:
         torch.stack(column, dim=1) for column in zip(*columns, strict=True)
     )
     return Chains(token_ids, log_probs, entropies, confidences, accepted, num_known)
+
+
+def round_starts(positions: Positions, num_accepted: Tensor) -> Tensor:
+    """Where rounds begin, in order: [R] int64.
+
+    Args:
+        positions: Q of them.
+        num_accepted: [Q] int64, of a round at each.
+    """
+    rows = torch.arange(len(positions))
+    emitted = torch.minimum(num_accepted + 1, positions.num_left)
+    after = torch.where(emitted < positions.num_left, rows + emitted, len(positions))
+    return walk(after, positions)
 
 
 def dp_lengths(trace: Trace, chains: Chains, cost: CostModel) -> Tensor:

@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 
 from adaeagle.policy import Context
-from adaeagle.replay.replay import walk
 from adaeagle.trace.trace import Trace
-from predictors.data.chains import Chains
+from predictors.data.chains import Chains, round_starts
 from predictors.data.history import History
 from predictors.data.suffix_match import MOST_ECHO, WINDOW, echoes, repeats
 
@@ -98,10 +97,7 @@ def chain_history(trace: Trace, chains: Chains) -> Tensor:
     A position inside a round is given what was known when the round began.
     """
     positions = trace.positions
-    emitted = torch.minimum(chains.lengths + 1, positions.num_left)
-    rows = torch.arange(len(positions))
-    after = torch.where(emitted < positions.num_left, rows + emitted, len(positions))
-    visited = walk(after, positions)
+    visited = round_starts(positions, chains.lengths)
     texts = positions.text_of[visited]
     first = torch.searchsorted(texts, torch.arange(len(trace.texts)))
     counts = torch.bincount(texts, minlength=len(trace.texts))
@@ -114,7 +110,7 @@ def chain_history(trace: Trace, chains: Chains) -> Tensor:
         at = visited[number]
         probs = chains.log_probs[at].exp()
         history.add(probs, chains.tested[at], chains.accepted[at], is_active)
-    return found[torch.searchsorted(visited, rows, right=True) - 1]
+    return found[torch.searchsorted(visited, torch.arange(len(positions)), right=True) - 1]
 
 
 def chain_signals(trace: Trace, chains: Chains, classes: Tensor | None) -> dict[str, Tensor]:

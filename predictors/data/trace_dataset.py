@@ -20,7 +20,6 @@ from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.text import RecordedText
 from adaeagle.trace.trace import Trace
 from predictors.base import Batch, Examples, Predictor
-from predictors.data.step_batches import StepData
 
 TEXTS_AT_ONCE = 64
 """Texts whose drafts are read together: bounds memory."""
@@ -161,27 +160,3 @@ def split_texts(
 def _hash(prompt_id: str) -> bytes:
     # Not the hash that divides tuning from test: of that one, only low values are left.
     return sha256(f"validation {prompt_id}".encode()).digest()
-
-
-def as_is(batch: Batch) -> Batch:
-    """What is read as a batch is one."""
-    return batch
-
-
-def trace_data(
-    training: TraceExamples,
-    validation: TraceExamples,
-    *,
-    batch_size: int,
-    max_steps: int,
-    seed: int,
-) -> StepData:
-    """The data module: batches by step number for training, in order for validation."""
-    return StepData(
-        training,
-        validation,
-        batch_size=batch_size,
-        max_steps=max_steps,
-        seed=seed,
-        collate=as_is,
-    )

@@ -11,7 +11,7 @@ class CausalLMTraining(OptimisedTraining):
     """Next-token training of a `transformers` causal LM on windows of packed tokens.
 
     Args:
-        model: the network to train, with a `model` trunk and an `lm_head`.
+        model: the network to train.
         max_steps: optimiser steps of the whole run; the schedule ends there.
         matrix_lr: Muon's learning rate for the hidden matrices, at its highest.
         learning_rate: AdamW's for embeddings, output head and norms, at its highest.
@@ -41,8 +41,7 @@ class CausalLMTraining(OptimisedTraining):
 
     def loss(self, token_ids: Tensor) -> Tensor:
         """Mean cross-entropy in nats a token; token_ids [B, T] int64."""
-        hidden = self.model.model(input_ids=token_ids, use_cache=False).last_hidden_state
-        logits = self.model.lm_head(hidden[:, :-1]).float()
+        logits = self.model(input_ids=token_ids, use_cache=False).logits[:, :-1].float()
         return F.cross_entropy(logits.flatten(0, 1), token_ids[:, 1:].flatten())
 
     def training_step(self, batch: Tensor, batch_index: int) -> Tensor:

@@ -154,16 +154,21 @@ def frequent_tokens(texts: Iterable[EagleBatch], vocab_size: int, size: int) -> 
 
 
 def head_dimensions(target: Target) -> dict[str, Any]:
-    """What the config of a head in a target's dimensions begins with."""
+    """What the config of a head in a target's dimensions begins with.
+
+    A head has Llama's layers. What the target's family has no word for is as in Llama.
+    """
     config = target.config
+    size, num_heads = config.hidden_size, config.num_attention_heads
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None)
     return {
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
+        "hidden_size": size,
+        "intermediate_size": inner or 4 * size,
+        "num_attention_heads": num_heads,
+        "num_key_value_heads": getattr(config, "num_key_value_heads", None) or num_heads,
         "vocab_size": config.vocab_size,
-        "rms_norm_eps": config.rms_norm_eps,
-        "hidden_act": config.hidden_act,
+        "rms_norm_eps": getattr(config, "rms_norm_eps", 1e-6),
+        "hidden_act": getattr(config, "hidden_act", "silu"),
         "rope_theta": 10000.0,
         "qkv_bias": False,
     }

@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from adaeagle.models.target import Target
-from predictors.data.step_batches import StepData
-from predictors.draft_models.packed_tokens import PackedTokens, write_stream
+from predictors.draft_models.packed_tokens import write_stream
 
 HELD_OUT_EVERY = 20
 
@@ -78,16 +77,3 @@ def write_lm_streams(
     kept = [document for i, document in enumerate(documents) if i % HELD_OUT_EVERY]
     write_stream(held, folder / "heldout.npy")
     return write_stream(kept, folder / "train.npy")
-
-
-def lm_data(
-    folder: Path, window: int, *, batch_size: int, max_steps: int, seed: int = 0
-) -> StepData:
-    """Windows of the streams in `folder`."""
-    return StepData(
-        PackedTokens(folder / "train.npy", window),
-        PackedTokens(folder / "heldout.npy", window),
-        batch_size=batch_size,
-        max_steps=max_steps,
-        seed=seed,
-    )

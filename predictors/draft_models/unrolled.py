@@ -26,7 +26,6 @@ from adaeagle.models.kv_cache import additive
 from adaeagle.models.target import Target
 from adaeagle.ranges import above, at_least
 from predictors.draft_models.data import EagleBatch
-from predictors.draft_models.rollout import accepted_lengths
 from predictors.draft_models.training import HeadTraining
 from predictors.training.optimised import Optimisation
 
@@ -175,13 +174,16 @@ class UnrolledTraining(HeadTraining):
     def draft_logits(self, states: Tensor) -> Tensor:
         """Over the draft vocabulary, [..., W]."""
 
-    def states(self, token_ids: Tensor, first: Tensor, roots: Roots) -> Iterator[Tensor]:
+    def states(
+        self, token_ids: Tensor, first: Tensor, roots: Roots, num_steps: int
+    ) -> Iterator[Tensor]:
         """Each step's states [M, H]; beyond a text's end they mean nothing.
 
         Args:
             token_ids: [B, T].
             first: [B, T, H], of `first_states`.
             roots: of the texts.
+            num_steps: of each chain.
         """
         rotary, layers = self.head.rotary, self.layers
         num_pairs = token_ids.shape[1] - 1
@@ -198,7 +200,7 @@ class UnrolledTraining(HeadTraining):
             if layer is not layers[-1]:
                 x = layer(x, rotation, None, None)
         rows = first[roots.texts, roots.pairs].unsqueeze(0)
-        for step in range(self.unroll):
+        for step in range(num_steps):
             places = (roots.pairs + step).clamp(max=num_pairs - 1)
             taken = embeddings[roots.texts, places].unsqueeze(0)
             rows = self.enter(taken, rows)
@@ -217,7 +219,7 @@ class UnrolledTraining(HeadTraining):
         roots = Roots.of(batch.is_answer)
         number_of = (batch.is_answer.flatten().cumsum(0) - 1).view_as(batch.is_answer)  # [B, T]
         num_tokens = batch.token_ids.shape[1]
-        for step, states in enumerate(self.states(batch.token_ids, first, roots)):
+        for step, states in enumerate(self.states(batch.token_ids, first, roots, self.unroll)):
             places = roots.pairs + 1 + step  # of the token read
             read = roots.texts, places.clamp(max=num_tokens - 1)
             counts = (places < num_tokens) & batch.is_answer[read]
@@ -229,17 +231,25 @@ class UnrolledTraining(HeadTraining):
         vocab = self.head.vocab_map
         return chosen if vocab is None else vocab[chosen]
 
+    @torch.no_grad()
     def accepted_lengths(self, batch: EagleBatch, features: Tensor) -> Tensor:
-        embeddings = self.target.embed(batch.token_ids).to(features.dtype)
-        first = self.first_states(features)
-        return accepted_lengths(
-            self.head,
-            lambda states: self.likeliest(self.draft_logits(states)),
-            batch.token_ids,
-            embeddings,
-            first,
-            self.rollout,
-        )
+        """See `HeadTraining.accepted_lengths`; 0 where no answer's token is read.
+
+        The text is the target's own, so a drafted token is accepted where it equals the text's, and
+        up to there the text's tokens are the chain's own.
+        """
+        roots, token_ids = Roots.of(batch.is_answer), batch.token_ids
+        found = torch.zeros_like(token_ids[:, 1:])
+        is_alive = torch.ones_like(roots.pairs, dtype=torch.bool)
+        chains = self.states(token_ids, self.first_states(features), roots, self.rollout)
+        for step, states in enumerate(chains):
+            places = roots.pairs + 2 + step
+            following = token_ids[roots.texts, places.clamp(max=token_ids.shape[1] - 1)]
+            is_alive &= (self.likeliest(self.draft_logits(states)) == following) & (
+                places < token_ids.shape[1]
+            )
+            found[roots.texts, roots.pairs] += is_alive
+        return found
 
     def drafter(self) -> EagleDrafter:
         return EagleDrafter(self.head.cpu(), self.target)

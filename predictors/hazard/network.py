@@ -30,7 +30,6 @@ from adaeagle.cost.model import CostModel
 from adaeagle.identity import ModelIdentity
 from adaeagle.ranges import at_least, in_unit
 from adaeagle.replay.expected import acceptance_chances
-from adaeagle.replay.replay import walk
 from adaeagle.trace.trace import Trace
 from predictors.acceptance.base import check_classes
 from predictors.base import (
@@ -42,12 +41,13 @@ from predictors.base import (
     TrainedPredictor,
     setting_fields,
 )
-from predictors.data.chains import read_chains
+from predictors.data.chains import read_chains, round_starts
 from predictors.data.suffix_match import WINDOW, echoes, repeats
 from predictors.hazard.scorer import (
     ECHOES,
     LEAST_LOG_PROB,
     LEAST_PATH_LOG_PROB,
+    HazardNetwork,
     HazardScorer,
 )
 from predictors.layers.context import ContextLayer, Standardize
@@ -59,7 +59,7 @@ LONG = (8, 16, 40)
 
 
 @setting_fields
-class HazardPredictor(TrainedPredictor):
+class HazardPredictor(HazardNetwork, TrainedPredictor):
     """A network of acceptance, step by step.
 
     Args:
@@ -113,8 +113,10 @@ class HazardPredictor(TrainedPredictor):
             "repeated": torch.tensor([repeat.length for repeat in found]),
             "following": torch.tensor([repeat.following for repeat in found]),
             "echoes": torch.tensor([*map(echoes, found, chains.token_ids.tolist())]),
-            "is_entered": _entered(trace, chains.lengths),
         }
+        # A fixed chain's rounds begin alike.
+        columns["is_entered"] = torch.zeros_like(rows, dtype=torch.bool)
+        columns["is_entered"][round_starts(trace.positions, chains.lengths)] = True
         if self.labels == "drawn":
             columns["chances"] = acceptance_chances(trace, self.k_max).low.float()
         return Examples(rows, columns)
@@ -163,7 +165,7 @@ class HazardPredictor(TrainedPredictor):
 
     def scorer(self) -> HazardScorer:
         """What a rule asks while it drafts."""
-        return HazardScorer(self, self)
+        return HazardScorer(self)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of all labels; the more a chain has, the less each of them weighs.
@@ -217,16 +219,6 @@ class HazardPredictor(TrainedPredictor):
         errors = (self(batch).sigmoid() - labels).square() * is_known
         each = errors.sum((0, 1)) / is_known.sum((0, 1)).clamp(min=1)
         return {"brier": each[0], "brier_ahead": each[1]}
-
-
-def _entered(trace: Trace, lengths: Tensor) -> Tensor:
-    """Where rounds begin that draft just what is accepted, [Q] bool: a fixed chain's do alike."""
-    positions = trace.positions
-    after = torch.arange(len(positions)) + lengths + 1
-    ends = positions.starts[1:][positions.text_of]
-    found = torch.zeros(len(positions), dtype=torch.bool)
-    found[walk(torch.where(after < ends, after, len(positions)), positions)] = True
-    return found
 
 
 def chain_scalars(batch: Batch) -> Tensor:

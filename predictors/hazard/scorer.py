@@ -11,9 +11,10 @@ Shapes: P rounds side by side, N nodes of a tree, M tokens looked ahead, B nodes
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -29,13 +30,15 @@ ECHOES = [(n, n >= 2, n >= 3, n >= 5) for n in range(MOST_ECHO + 1)]
 """Scalars of a token with which so many at the end of text and draft have occurred before."""
 
 
-class HazardNetwork(Protocol):
+class HazardNetwork(Predictor):
     """What gives the log-odds of drafted tokens, see `predictors.hazard.network`."""
 
     k_max: int
 
+    @abstractmethod
     def encode(self, batch: Batch) -> Tensor: ...
 
+    @abstractmethod
     def log_odds(self, encoded: Tensor, scalars: Tensor, token_ids: Tensor | None) -> Tensor: ...
 
 
@@ -63,12 +66,10 @@ class HazardScorer:
 
     Args:
         predictor: trained.
-        network: the same, as what gives log-odds.
     """
 
-    def __init__(self, predictor: Predictor, network: HazardNetwork) -> None:
+    def __init__(self, predictor: HazardNetwork) -> None:
         self._predictor = predictor
-        self._network = network
         self._encoded = torch.zeros(0)  # [P, H] of these rounds
         self._rounds: list[_Round] = []
 
@@ -84,9 +85,9 @@ class HazardScorer:
                 f"recent tokens must be given to predictor {self._predictor.kind}, got none"
             )
         batch = live_batch(self._predictor, context)
-        found = repeats(context.recent(WINDOW), self._network.k_max)
+        found = repeats(context.recent(WINDOW), self._predictor.k_max)
         lengths = torch.tensor([each.length for each in found], device=context.token_ids.device)
-        self._encoded = self._network.encode({**batch, "repeated": lengths})
+        self._encoded = self._predictor.encode({**batch, "repeated": lengths})
         self._rounds = [_Round(each, [1.0], [each.length > 0]) for each in found]
 
     def survival(self, row: int) -> list[float]:
@@ -122,7 +123,7 @@ class HazardScorer:
     ) -> list[list[float]]:
         """[B][1 + M] acceptance of nodes of some rounds, and of the tokens after each of them."""
         device = self._encoded.device
-        log_odds = self._network.log_odds(
+        log_odds = self._predictor.log_odds(
             self._encoded[torch.tensor(rows, device=device)],
             torch.tensor(scalars, device=device),
             torch.tensor(token_ids, device=device),

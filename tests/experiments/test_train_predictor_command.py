@@ -59,6 +59,7 @@ def test_ctrl_c(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--kind", "disco(hidden=3)"), ("--kind", "unknown argument 'hidden' of disco")),
         (("--trace", "nowhere"), ("--trace 'nowhere'", "has no manifest.json")),
         (("--cost", "nowhere"), ("--cost 'nowhere'", "No such file")),
+        (("--logger", "wandb"), ("--logger must be one of csv, tensorboard, got 'wandb'",)),
         (("--max-steps", "0"), ("--max-steps", ">= 1", "'0'")),
         (("--learning-rate", "0"), ("--learning-rate must be > 0, got 0",)),
         (("--validation-share", "1"), ("--validation-share must be in (0, 1), got 1",)),
@@ -97,6 +98,12 @@ def test_another_run_in_the_folder(train: Any) -> None:
     code, _, err = train("--kind", DISCO, "--max-steps", "1", "--seed", "1")
     assert code == 2
     assert "--max-steps must be >= 2" in err
+
+
+def test_wrong_input_does_not_spoil_the_folder(train: Any, tmp_path: Path) -> None:
+    assert train("--kind", "disco(shape='chain(length=9)')")[0] == 2
+    assert not (tmp_path / "it" / "settings.json").exists()
+    assert train("--kind", DISCO, "--max-steps", "2")[0] == 0
 
 
 def test_help_shows_an_example(run: Any) -> None:

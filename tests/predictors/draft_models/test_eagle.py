@@ -13,7 +13,6 @@ from adaeagle import EagleDrafter, Target
 from adaeagle.drafters.eagle_head import EagleHead
 from predictors.draft_models.data import EagleBatch, SelfGeneratedDataset, collate, eagle_data
 from predictors.draft_models.eagle import EagleTraining, default_head_config
-from predictors.draft_models.rollout import accepted_lengths
 from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
 from predictors.draft_models.unrolled import Roots
 from predictors.training.optimised import Optimisation
@@ -92,7 +91,7 @@ def test_every_step_is_what_a_draft_from_its_pair_predicts(
     roots = Roots.of(batch.is_answer)
     drafter = EagleDrafter(module.head, target)
     with torch.no_grad():
-        steps = [target.logits(s) for s in module.states(batch.token_ids, features, roots)]
+        steps = [target.logits(s) for s in module.states(batch.token_ids, features, roots, 3)]
         for row in range(0, len(roots.texts), 5):
             text, pair = int(roots.texts[row]), int(roots.pairs[row])
             ids = dataset[text].token_ids
@@ -173,26 +172,17 @@ def test_accepted_lengths_are_those_of_live_chains(
     target: Target, dataset: SelfGeneratedDataset
 ) -> None:
     """Each position's chain, drafted by a session, against the text."""
-    head = EagleHead(default_head_config(target)).eval()
+    module = _module(target, rollout=3)
     with torch.no_grad():  # passes the feature on, so that some drafts are right
-        head.fc.weight[:, 32:] = torch.eye(32)
-    drafter = EagleDrafter(head, target)
-    text = dataset[0]
-    token_ids = text.token_ids[None]
+        module.head.fc.weight[:, 32:] = torch.eye(32)
+    drafter, text = EagleDrafter(module.head, target), dataset[0]
+    batch = collate([text])
     with torch.no_grad():
-        features = target.model.base_model(token_ids).last_hidden_state
-        found = accepted_lengths(
-            head,
-            lambda x: target.logits(x).argmax(-1),
-            token_ids,
-            target.embed(token_ids),
-            features,
-            3,
-        )
-        expected = [
-            _chain(drafter, text, features, pair, 3) for pair in range(token_ids.shape[1] - 1)
-        ]
-    assert found[0].tolist() == expected
+        features = module.features(batch)
+        found = module.accepted_lengths(batch, features)[0]
+        pairs = batch.is_answer[0, 1:].nonzero().flatten().tolist()
+        expected = [_chain(drafter, text, features, pair, 3) for pair in pairs]
+    assert found[pairs].tolist() == expected
     assert max(expected) > 0
 
 

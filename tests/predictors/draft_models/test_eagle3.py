@@ -109,7 +109,7 @@ def test_the_gradient_flows_through_every_step(target: Target) -> None:
     assert roots.pairs.tolist() == [3, 4, 5, 6, 7, 8, 9, 2, 3, 4, 5, 6]
     assert roots.texts.tolist() == [0] * 7 + [1] * 5
     first = module.head.fuse(features)
-    *_, last_states = module.states(batch.token_ids, first, roots)
+    *_, last_states = module.states(batch.token_ids, first, roots, UNROLL)
     last_states[0].sum().backward()  # type: ignore[no-untyped-call]
     assert features.grad is not None
     assert (features.grad[0] != 0).any(-1).tolist() == [True] * 4 + [False] * 7
