@@ -14,7 +14,7 @@ class Page:
     """What a page shows."""
 
     found: dict[str, Any]  # the whole of `results.json`
-    stages: Sequence[Mapping[str, str]] = ()  # of a study: name, what was done, seconds, remark
+    stages: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of a study
     sweeps: Mapping[str, Sequence[Picture]] = field(default_factory=dict)  # by family
 
 

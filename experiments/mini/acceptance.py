@@ -27,28 +27,17 @@ def tokens_per_round(
         for policy in policies:
             counts: dict[str, list[int]] = defaultdict(list)
             for prompt in prompts:
-                emitted = _emitted(target, drafter, policy, prompt, max_new_tokens)
-                counts[prompt.source] += emitted
-                counts["all"] += emitted
+                conversation = Conversation(target, prompt)
+                while (ids := conversation.next_ids()) is not None:
+                    text = adaeagle.generate(
+                        target, drafter, policy, ids, max_new_tokens=max_new_tokens
+                    )
+                    conversation.answer(text.token_ids)
+                    emitted = [round_.num_emitted for round_ in text.rounds]
+                    counts[prompt.source] += emitted
+                    counts["all"] += emitted
             found[f"{name}, {policy}"] = {
                 source: round(sum(rounds) / max(1, len(rounds)), 2)
                 for source, rounds in counts.items()
             }
     return found
-
-
-def _emitted(
-    target: Target,
-    drafter: EagleDrafter | ModelDrafter,
-    policy: str,
-    prompt: Prompt,
-    max_new_tokens: int,
-) -> list[int]:
-    """Emitted tokens of every round of every turn."""
-    conversation = Conversation(target, prompt)
-    emitted: list[int] = []
-    while (prompt_ids := conversation.next_ids()) is not None:
-        text = adaeagle.generate(target, drafter, policy, prompt_ids, max_new_tokens=max_new_tokens)
-        conversation.answer(text.token_ids)
-        emitted += [round_.num_emitted for round_ in text.rounds]
-    return emitted

@@ -24,26 +24,18 @@ WINDOW = 512
 BATCH_SIZE = 8
 
 
-def target_config(tokenizer: PreTrainedTokenizerFast, num_layers: int = 12) -> LlamaConfig:
-    """Deep and thin, so that one target step costs many head steps, as in a large model."""
-    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=num_layers)
+def llama_config(tokenizer: PreTrainedTokenizerFast, num_layers: int) -> LlamaConfig:
+    """Deep and thin, so that one target step costs many head steps, as in a large model.
 
-
-def draft_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """Two layers of the same width: an independent draft model."""
-    return _config(tokenizer, hidden_size=160, intermediate_size=432, num_layers=2)
-
-
-def _config(
-    tokenizer: PreTrainedTokenizerFast, *, hidden_size: int, intermediate_size: int, num_layers: int
-) -> LlamaConfig:
+    The draft model has the same width and fewer layers.
+    """
     return LlamaConfig(
         vocab_size=VOCAB_SIZE,
-        hidden_size=hidden_size,
-        intermediate_size=intermediate_size,
+        hidden_size=160,
+        intermediate_size=432,
         num_hidden_layers=num_layers,
-        num_attention_heads=hidden_size // 32,
-        num_key_value_heads=hidden_size // 32,
+        num_attention_heads=5,
+        num_key_value_heads=5,
         max_position_embeddings=1024,
         rms_norm_eps=1e-5,
         tie_word_embeddings=False,
@@ -53,20 +45,15 @@ def _config(
     )
 
 
-def _compile_layers(model: LlamaForCausalLM) -> None:
-    """Compiles each decoder layer; about 1.4 times faster on a CPU without bfloat16 units."""
-    for layer in model.model.layers:
-        layer.compile(dynamic=False)
-
-
 def train(
     config: LlamaConfig, stream: Path, heldout: Path, out: Path, *, max_steps: int, compiled: bool
 ) -> LlamaForCausalLM:
     """Trains a model from scratch, resuming from `out/last.ckpt` where an earlier run left one."""
     L.seed_everything(0, verbose=False)
     model = LlamaForCausalLM(config)
-    if compiled:
-        _compile_layers(model)
+    if compiled:  # about 1.4 times faster on a CPU without bfloat16 units
+        for layer in model.model.layers:
+            layer.compile(dynamic=False)
     module = CausalLMTraining(model, max_steps=max_steps)
     trainer = L.Trainer(
         max_steps=max_steps,

@@ -10,8 +10,6 @@ the `tune` prompts, time to decide included: smaller where that made no differen
 """
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,16 +30,8 @@ CHAINS, TREES = "trace", "trace-trees"
 """Folders of the traces: chains of all questions, EAGLE-2's beam of some."""
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one predictor is made; what is not changed is as `USUAL`."""
-
-    kind: str
-    trace: str = CHAINS
-    changed: Mapping[str, Any] = field(default_factory=dict)
-
-
 USUAL = {
+    "trace": CHAINS,
     "split": ALL,
     "validation_share": 0.12,
     "max_steps": 9600,
@@ -55,29 +45,29 @@ USUAL = {
     "devices": 1,
 }
 # A table of all tokens is most of a length predictor: at its usual size, 1.2 MB.
-RECIPES = {
-    "hazard": Recipe(
-        "hazard(hidden_size=48, dropout=0.1)",
-        changed={
-            "max_steps": 1600,
-            "batch_size": 512,
-            "learning_rate": 2e-2,
-            "weight_decay": 0.01,
-            "patience": 16,
-            "checkpoint_every": 100,
-        },
-    ),
-    "ldlp": Recipe("ldlp(hidden_size=64)"),
-    "ldlp_dp": Recipe(
-        "ldlp(hidden_size=64, labels='dp')", changed={"cost": BUNDLED / "mini" / "cost.json"}
-    ),
-    "specdec_pp": Recipe(
-        "specdec_pp(hidden_size=32, num_blocks=0, rejected_weight=1.0)",
-        changed={"learning_rate": 5e-3},
-    ),
-    "disco": Recipe("disco(hidden_size=16)", changed={"learning_rate": 5e-3}),
-    "c2t": Recipe("c2t", trace=TREES, changed={"max_steps": 4800}),
+RECIPES: dict[str, dict[str, Any]] = {
+    "hazard": {
+        "kind": "hazard(hidden_size=48, dropout=0.1)",
+        "max_steps": 1600,
+        "batch_size": 512,
+        "learning_rate": 2e-2,
+        "weight_decay": 0.01,
+        "patience": 16,
+        "checkpoint_every": 100,
+    },
+    "ldlp": {"kind": "ldlp(hidden_size=64)"},
+    "ldlp_dp": {
+        "kind": "ldlp(hidden_size=64, labels='dp')",
+        "cost": BUNDLED / "mini" / "cost.json",
+    },
+    "specdec_pp": {
+        "kind": "specdec_pp(hidden_size=32, num_blocks=0, rejected_weight=1.0)",
+        "learning_rate": 5e-3,
+    },
+    "disco": {"kind": "disco(hidden_size=16)", "learning_rate": 5e-3},
+    "c2t": {"kind": "c2t", "trace": TREES, "max_steps": 4800},
 }
+"""What differs from `USUAL` in the making of each."""
 
 
 def questions(
@@ -96,33 +86,26 @@ def questions(
 def record(out: Path) -> None:
     """Records the traces, or the rest of them."""
     models = ModelOptions(dtype="float32", threads=1)
-    all_of_them, some = (str(out / f"{name}.jsonl") for name in QUESTIONS_A_SOURCE)
-    chains = tracing.TraceSettings(
-        out=out / CHAINS,
-        models=models,
-        prompts=all_of_them,
-        max_new_tokens=160,
-        envelope=("chain(length=16)",),
-        prompts_per_shard=16,
-    )
-    tracing.trace(chains)
-    trees = tracing.TraceSettings(
-        out=out / TREES,
-        models=models,
-        prompts=some,
-        max_new_tokens=96,
-        envelope=("eagle2(depth=8, width=10)",),
-    )
-    tracing.trace(trees)
+    for folder, prompts, tokens, envelope, shard in (
+        (CHAINS, "heldout", 160, "chain(length=16)", 16),
+        (TREES, "heldout-trees", 96, "eagle2(depth=8, width=10)", 4),
+    ):
+        settings = tracing.TraceSettings(
+            out=out / folder,
+            models=models,
+            prompts=str(out / f"{prompts}.jsonl"),
+            max_new_tokens=tokens,
+            envelope=(envelope,),
+            prompts_per_shard=shard,
+        )
+        tracing.trace(settings)
 
 
 def train(name: str, traces: Path, out: Path) -> dict[str, Any]:
     """Trains one of `RECIPES` into the folder of its name in `out`; returns its result."""
-    recipe = RECIPES[name]
-    settings = {**USUAL, **recipe.changed}
-    return train_predictor(
-        TrainPredictorSettings(recipe.kind, traces / recipe.trace, out / name, **settings)
-    )
+    settings = {**USUAL, **RECIPES[name]}
+    settings["trace"] = traces / settings["trace"]
+    return train_predictor(TrainPredictorSettings(out=out / name, **settings))
 
 
 def make(

@@ -91,7 +91,7 @@ class Mini:
     def make_target(self) -> None:
         final = self.out / "target" / "final"
         if not final.exists():
-            config = language_model.target_config(self.tokenizer, self.scale.target_layers)
+            config = language_model.llama_config(self.tokenizer, self.scale.target_layers)
             self._train(config, "stream.npy", "target", self.scale.target_steps)
         if not (self.bundle / "target" / "model.safetensors").exists():
             export_model(final, self.tokenizer, self.bundle / "target")
@@ -148,7 +148,7 @@ class Mini:
             shards = sorted((self.out / "eagle_head" / "own_text").glob("own_text-*.safetensors"))
             own = [np.asarray(document, np.uint32) for document in own_documents(shards)]
             np.save(self.out / "draft.npy", np.concatenate([mixed, *own * OWN_TEXT_REPEATS]))
-            config = language_model.draft_config(self.tokenizer)
+            config = language_model.llama_config(self.tokenizer, num_layers=2)
             self._train(config, "draft.npy", "draft_lm", self.scale.draft_steps)
         export_model(final, self.tokenizer, self.bundle / "draft_lm")
 

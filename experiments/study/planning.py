@@ -3,7 +3,7 @@
 import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -144,17 +144,8 @@ def each(seconds: float | None, began: float, num_left: int) -> float | None:
 
 
 def described(settings: StudySettings) -> dict[str, Any]:
-    """What decides what a study finds, as its folder says it."""
-    models = settings.models
-    return {
-        "target": models.target,
-        "drafter": models.drafter,
-        "device": models.device,
-        "dtype": models.dtype,
-        "prompts": settings.prompts,
-        "limit": settings.limit,
-        "max_new_tokens": settings.max_new_tokens,
-        "policies": None if settings.policies is None else list(settings.policies),
-        "trials": settings.trials,
-        "seed": settings.seed,
-    }
+    """What decides what a study finds, as its folder says it: all but where and how long."""
+    found = asdict(settings)
+    for name in ("out", "time_budget"):
+        del found[name]
+    return {**found.pop("models"), **found}

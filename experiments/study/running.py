@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from adaeagle.bench.run_folder import RunFolder
 from experiments.confirm.page import Page, render
@@ -23,8 +21,9 @@ from experiments.errors import InputError, argument
 from experiments.report.pages import Picture, png_picture
 from experiments.runs.settings import load_prompts, open_folder, run_identity
 from experiments.study.planning import StudySettings, TimeBudget, described
-from experiments.study.stages import RESERVE, STAGES, Study, as_rows
+from experiments.study.stages import RESERVE, STAGES, Study
 from experiments.sweep.template import parse
+from experiments.views.sheet import Sheet
 
 STATE, PAGE, RESULTS = "stages.json", "report.html", "results.json"
 PICTURES = {"history.png": "Speed of every trial", "slices.png": "Speed by parameter"}
@@ -96,7 +95,7 @@ def _run_stages(study: Study, state: dict[str, dict[str, Any]], folder: RunFolde
     """Each stage is kept as done when it is; an interrupted one goes on where it was."""
     shares = {name: share for name, (share, _) in STAGES.items()} | {"report": RESERVE}
     budget = TimeBudget(study.settings.time_budget, shares)
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     for name in state:
         budget.skip(name)
         console.print(f"{name}: was done")
@@ -120,7 +119,7 @@ def _write(study: Study, state: dict[str, dict[str, Any]], folder: RunFolder) ->
     with argument("--out", str(study.confirm), "a finished confirmation", (OSError, ValueError)):
         found = json.loads((study.confirm / RESULTS).read_bytes())
     found["stages"] = state
-    page = Page(found, as_rows(state), _pictures(study))
+    page = Page(found, state, _pictures(study))
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         folder.write(PAGE, render(page))
         folder.write(RESULTS, json.dumps(found, indent=1) + "\n")
@@ -139,12 +138,15 @@ def _pictures(study: Study) -> dict[str, list[Picture]]:
     return drawn
 
 
-def stage_table(stages: dict[str, dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    table.add_column("stage")
-    table.add_column("seconds", justify="right")
-    table.add_column("done", overflow="fold")
-    table.add_column("cut for want of time, left out", overflow="fold")
-    for row in as_rows(stages):
-        table.add_row(row["name"], row["seconds"], row["done"], row["cut"])
-    return table
+def stage_table(stages: dict[str, dict[str, Any]]) -> Sheet:
+    """What every stage did, and how long it took."""
+    return Sheet(
+        "stages",
+        list(stages.items()),
+        {
+            "stage": lambda row: row[0],
+            "done": lambda row: row[1]["done"],
+            "cut for want of time, left out": lambda row: "; ".join(row[1]["cut"]),
+        },
+        {"seconds": lambda row: f"{row[1]['seconds']:.0f}"},
+    )

@@ -10,15 +10,13 @@ report.html    the leaderboard, the sweeps, the stages
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from adaeagle.data.files import write_whole
-from adaeagle.data.prompts import Prompt
 from adaeagle.data.splits import TUNE, split_of
 from adaeagle.trace.folder import TraceFolder
 from experiments.confirm import running as confirming
@@ -103,8 +101,12 @@ def measure_profile(study: Study, seconds: float | None) -> StageResult:
     """On prompts of the tune split alone."""
     settings = study.settings
     path = study.settings.out / TUNE_PROMPTS
+    split = split_of(load_prompts(settings.prompts, None))
+    chosen = load_prompts(settings.prompts, settings.limit)
+    tune = [asdict(prompt) for prompt in chosen if split[prompt.id] == TUNE]
+    lines = (json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in tune)
     with argument("--out", str(path), "a file that can be written", OSError):
-        write_whole(path, _as_lines(_tune_prompts(settings)).encode())
+        write_whole(path, "".join(lines).encode())
     result = profiling.profile(
         profiling.ProfileSettings(
             models=settings.models,
@@ -115,16 +117,6 @@ def measure_profile(study: Study, seconds: float | None) -> StageResult:
         )
     )
     return StageResult(f"{result.num_rounds} rounds measured", [])
-
-
-def _tune_prompts(settings: StudySettings) -> list[Prompt]:
-    split = split_of(load_prompts(settings.prompts, None))
-    chosen = load_prompts(settings.prompts, settings.limit)
-    return [prompt for prompt in chosen if split[prompt.id] == TUNE]
-
-
-def _as_lines(prompts: Sequence[Prompt]) -> str:
-    return "".join(json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
 
 
 def train_predictors(study: Study, seconds: float | None) -> StageResult:
@@ -161,7 +153,7 @@ def run_sweeps(study: Study, seconds: float | None) -> StageResult:
     policies = _policies(study)
     cut, num_trials = list(policies.left_out), 0
     for place, (name, template) in enumerate(policies.templates.items()):
-        Console(stderr=True).print(
+        Console(stderr=True, markup=False).print(
             f"sweep {place + 1} of {len(policies.templates)}: {template}", soft_wrap=True
         )
         try:
@@ -228,16 +220,3 @@ STAGES: dict[str, tuple[float, Callable[[Study, float | None], StageResult]]] = 
 }
 """In their order, with their shares of the time; what is left is for what cannot be cut short."""
 RESERVE = 5.0
-
-
-def as_rows(stages: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-    """The stages as a page shows them."""
-    return [
-        {
-            "name": name,
-            "seconds": f"{stage['seconds']:.0f}",
-            "done": stage["done"],
-            "cut": "; ".join(stage["cut"]),
-        }
-        for name, stage in stages.items()
-    ]

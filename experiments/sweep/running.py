@@ -20,9 +20,9 @@ import pyarrow.parquet
 from matplotlib.figure import Figure
 from optuna.exceptions import StorageInternalError
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress
 from sqlalchemy.exc import SQLAlchemyError
 
 from adaeagle.bench import provenance
@@ -33,15 +33,13 @@ from experiments.sweep import pictures, report, samplers, studies
 from experiments.sweep.objective import DECISION, REPEATED, Objective, RepeatedError, results
 from experiments.sweep.preparing import GRID, OBJECTIVES, Sweep, SweepSettings, prepare
 from experiments.sweep.scoring import Score
-from experiments.sweep.sharing import Sharing, is_wasted
+from experiments.sweep.sharing import Sharing
 from experiments.sweep.suggesting import GridSuggester, TrialSuggester
 from experiments.sweep.template import has_gap, kind_of
 from experiments.views.plot_style import png
 
 PLAIN = "vanilla"
 FILES = (".json", ".csv", ".parquet", ".png")
-MOST_WASTED = 3
-"""Trials that may repeat a setting or not run, for each that is wanted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,9 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
     pruner = settings.pruner or ("wilcoxon" if settings.is_single else "none")
     study.pruner = samplers.make_pruner(pruner)
     is_grid = settings.sampler == GRID
-    sharing = Sharing(prepared.templates, prepared.context, Random(seed))
+    sharing = Sharing(
+        prepared.templates, prepared.context, Random(seed), settings.trials, end, is_grid
+    )
     objective = Objective(
         prepared.templates,
         prepared.scorer,
@@ -154,35 +154,18 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
         GridSuggester if is_grid else TrialSuggester,
         settings.is_single,
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     try:
         with Progress(*columns, console=console) as progress:
             task = progress.add_task("trials", total=settings.trials, completed=done)
 
             def after_each(study: Study, trial: FrozenTrial) -> None:
-                done = len(studies.finished(study))
-                progress.update(task, completed=done)
+                progress.update(task, completed=len(studies.finished(study)))
                 studies.free_lost_trials(study)
-                is_late = time.monotonic() >= end and not _queued(study)
-                if (
-                    done >= settings.trials
-                    or is_late
-                    or (
-                        not is_grid
-                        and (
-                            _num_wasted(study) > MOST_WASTED * settings.trials
-                            or not sharing.queue_next(study)
-                        )
-                    )
-                ):
+                if not sharing.has_next(study):
                     study.stop()
 
-            if is_grid or sharing.queue_next(study):
+            if sharing.has_next(study):
                 study.optimize(objective, callbacks=[after_each], catch=(RepeatedError,))
     except KeyboardInterrupt:
         console.print(
@@ -190,15 +173,6 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
             "the same command goes on from there"
         )
         raise
-
-
-def _num_wasted(study: Study) -> int:
-    return sum(map(is_wasted, study.get_trials(deepcopy=False)))
-
-
-def _queued(study: Study) -> bool:
-    """Whether something is to be tried whatever the time: what was published."""
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
 
 
 def _found(prepared: Sweep, study: Study) -> dict[str, Any]:

@@ -1,5 +1,7 @@
-"""Which template the next trial is of: all get as many trials, and no setting is tried twice."""
+"""What is tried next: all templates get as many trials, and no setting is tried twice."""
 
+import math
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,8 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from adaeagle.spec import Call
 from experiments.sweep.objective import RESULT, results
-from experiments.sweep.studies import FIRST
+from experiments.sweep.studies import FIRST, finished
 from experiments.sweep.suggesting import TEMPLATE, Option, SearchContext, unseen
+
+MOST_WASTED = 3
+"""Trials that may repeat a setting or not run, for each that is wanted."""
 
 
 @dataclass(slots=True)
@@ -22,18 +27,35 @@ class Sharing:
         templates: of the study, by their texts.
         context: what gaps are filled with.
         random: draws settings where the sampler has drawn one that was tried, or cannot run.
+        num_trials: wanted.
+        end: of the clock (`time.monotonic`), after which only what waits is tried.
+        is_grid: the sampler visits everything once by itself.
     """
 
     templates: Mapping[str, Call]
     context: SearchContext
     random: Random
+    num_trials: int
+    end: float = math.inf
+    is_grid: bool = False
     _exhausted: set[str] = field(default_factory=set)
 
-    def queue_next(self, study: Study) -> bool:
-        """Sees to the next trial, unless one is waiting; false where nothing is left to try."""
+    def has_next(self, study: Study) -> bool:
+        """Sees to the next trial; false where there is none."""
         trials = study.get_trials(deepcopy=False)
+        if len(finished(study)) >= self.num_trials:
+            return False
         if any(trial.state == TrialState.WAITING for trial in trials):
             return True
+        if time.monotonic() >= self.end:
+            return False
+        if self.is_grid:
+            return True
+        wasted = sum(map(is_wasted, trials))
+        return wasted <= MOST_WASTED * self.num_trials and self._queue(study, trials)
+
+    def _queue(self, study: Study, trials: list[FrozenTrial]) -> bool:
+        """Queues a trial of the template that had fewest; false where no setting is left."""
         counts = Counter(
             self._template_of(trial)
             for trial in trials

@@ -208,7 +208,7 @@ def test_the_page_says_who_over_fitted(evidence: Callable[..., Evidence]) -> Non
     }
     found["notes"] = notes(found)
     picture = png_picture("trials", b"\x89PNG")
-    stages = [{"name": "sweeps", "seconds": "12", "done": "3 families", "cut": "talon: 5 of 9"}]
+    stages = {"sweeps": {"seconds": 12.0, "done": "3 families", "cut": ["talon: 5 of 9"]}}
     page = Elements(render(Page(found, stages, {"chain": [picture]}))).text
     assert "2 of 3 families over-fitted" in page
     assert "to the tune split's texts: in replay it is slower on these prompts too" in page
