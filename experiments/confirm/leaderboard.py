@@ -215,7 +215,7 @@ def replay_sentence(entries: Sequence[dict[str, Any]]) -> str:
     }
     worst = max(arms.values(), key=lambda arm: abs(math.log(arm["replayed_over_live"])))
     off = [math.log(arm["replayed_over_live"]) for arm in arms.values()]
-    mean = math.exp(sum(off) / len(off)) - 1
+    mean = round(math.exp(sum(off) / len(off)) - 1, 2) + 0.0  # no negative zero
     spread = math.exp(sum(map(abs, off)) / len(off)) - 1
     return (
         f"Replay was off by {spread:.0%} on average ({mean:+.0%} with its sign), at most by "

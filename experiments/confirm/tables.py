@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from experiments.views.sheet import Sheet, interval, share
+from experiments.views.sheet import Cell, Sheet, interval, share
 
 
 def leaderboard_table(found: dict[str, Any]) -> Group:
@@ -15,7 +15,10 @@ def leaderboard_table(found: dict[str, Any]) -> Group:
         found: the whole of `results.json`.
     """
     rows = found["families"]
-    tuned = [entry for entry in rows if entry["gain"] is not None]
+
+    def gain(key: str) -> Cell:
+        return lambda entry: "-" if entry["gain"] is None else f"{entry['gain'][key]:.3f}"
+
     speeds = Sheet(
         f"live on {found['num_prompts']} prompts of the test split, in turns",
         rows,
@@ -30,12 +33,13 @@ def leaderboard_table(found: dict[str, Any]) -> Group:
     )
     gains = Sheet(
         "tuned over published, tokens a second",
-        tuned,
+        rows,
         {"family": lambda entry: entry["family"], "verdict": lambda entry: entry["verdict"]},
         {
-            "live": lambda entry: f"{entry['gain']['live']:.3f}",
-            "95 % interval": lambda entry: interval(entry["gain"]["live_ci95"]),
-            "replayed": lambda entry: f"{entry['gain']['replayed']:.3f}",
+            "live": gain("live"),
+            "95 % interval": lambda entry: interval((entry["gain"] or {}).get("live_ci95")),
+            "replayed": gain("replayed"),
         },
+        is_numbered=True,
     )
     return Group(speeds, gains, *(Text(line) for line in found["notes"]))

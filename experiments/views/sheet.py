@@ -13,6 +13,7 @@ from rich.text import Text
 LEAST_TEXT = 24
 """Characters that a column of text keeps."""
 GAP = 1
+LONGEST = 200
 
 Cell = Callable[[Any], Any]
 """What a column shows of a row."""
@@ -30,7 +31,7 @@ class Sheet:
     is_numbered: bool = False  # whether the rows' numbers are shown anyway
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        shown = {title: [str(cell(row)) for row in self.rows] for title, cell in self._columns}
+        shown = {title: [_cut(cell(row)) for row in self.rows] for title, cell in self._columns}
         place = len(str(len(self.rows))) + GAP
         wholes = [name for name in self.texts if _width(name, shown[name]) <= LEAST_TEXT]
         taken = sum(_width(name, shown[name]) for name in wholes)
@@ -70,6 +71,12 @@ class Sheet:
             number = [Text(str(place + 1))] if is_numbered else []
             table.add_row(*number, *cells, style="bold" if self.is_bold(row) else None)
         return table
+
+
+def _cut(value: Any) -> str:
+    """A cell; a tree of hundreds of nodes is told by its beginning."""
+    text = str(value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
 
 
 def _width(title: str, cells: list[str]) -> int:
