@@ -162,7 +162,7 @@ def _run(prepared: Sweep, study: Study, end: float) -> None:
             def after_each(study: Study, trial: FrozenTrial) -> None:
                 progress.update(task, completed=len(studies.finished(study)))
                 studies.free_lost_trials(study)
-                if not sharing.has_next(study):
+                if not sharing.has_next(study, time.monotonic()):
                     study.stop()
 
             if sharing.has_next(study):

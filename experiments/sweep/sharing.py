@@ -1,7 +1,6 @@
 """What is tried next: all templates get as many trials, and no setting is tried twice."""
 
 import math
-import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -40,14 +39,19 @@ class Sharing:
     is_grid: bool = False
     _exhausted: set[str] = field(default_factory=set)
 
-    def has_next(self, study: Study) -> bool:
-        """Sees to the next trial; false where there is none."""
+    def has_next(self, study: Study, now: float = -math.inf) -> bool:
+        """Sees to the next trial; false where there is none.
+
+        Args:
+            study: of the trials.
+            now: on the clock; before the first trial of a process time does not matter.
+        """
         trials = study.get_trials(deepcopy=False)
         if len(finished(study)) >= self.num_trials:
             return False
         if any(trial.state == TrialState.WAITING for trial in trials):
             return True
-        if time.monotonic() >= self.end:
+        if now >= self.end:
             return False
         if self.is_grid:
             return True
