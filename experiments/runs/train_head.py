@@ -124,6 +124,8 @@ class TrainHeadSettings(TrainingSettings):
     limit: int | None = None
     dtype: str | None = None
 
+    file = "config.json"
+
     def __post_init__(self) -> None:
         TrainingSettings.__post_init__(self)
         if self.kind not in KINDS:
@@ -226,7 +228,7 @@ def run_checked(settings: TrainHeadSettings) -> dict[str, Any] | None:
     silence()
     with argument("--data", str(settings.data)):
         read_records(settings.data, settings.limit)
-    check_out(settings.out)
+    check_out(settings.out, settings.file)
 
     def train() -> dict[str, Any]:
         target = load_target(settings.target, "cpu", settings.dtype)

@@ -197,7 +197,7 @@ def run_checked(settings: TrainPredictorSettings) -> dict[str, Any] | None:
     if settings.cost is not None:
         with argument("--cost", str(settings.cost), errors=(OSError, ValueError)):
             CostModel.load(settings.cost)
-    check_out(settings.out)
+    check_out(settings.out, settings.file)
 
     def train() -> dict[str, Any]:
         # All else has been checked: what is refused from here on is the trace.

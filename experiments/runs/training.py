@@ -1,10 +1,12 @@
 """What all trainings do alike: settings, a folder of their own, Lightning, the learning curve.
 
-settings.json       what the training was told, and what it was given to read
-checkpoints/        where it goes on after a kill
-log/, tensorboard/  what it logged on the way
-learning_curve.png  the same as a picture
-result.json         what came out, once it has come to its end
+The folder of a training:
+
+    settings.json       what the training was told and given to read; a head's is `config.json`
+    checkpoints/        where it goes on after a kill
+    log/, tensorboard/  what it logged on the way
+    learning_curve.png  the same as a picture
+    result.json         what came out, once it has come to its end
 """
 
 import contextlib
@@ -68,6 +70,8 @@ class TrainingSettings:
 
     unessential: ClassVar[tuple[str, ...]] = ("out", "resume", "logger")
     """Settings that have no say in the result."""
+    file: ClassVar[str] = "settings.json"
+    """Where they are kept."""
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "checkpoint_every", "num_nodes"):
@@ -100,12 +104,12 @@ class TrainingFolder:
     """
 
     def __init__(self, path: Path, settings: TrainingSettings, **given: Any) -> None:
-        self.path = path
+        self.path, self._file = path, path / settings.file
         self.rank, self.num_processes = processes(settings)
         self._is_new = False
         self.result: dict[str, Any] | None = None
         """What came out, where this very training has come to its end before."""
-        check_own(path)
+        check_own(self._file)
         path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path / ".lock")
         if self.rank == 0:
@@ -123,7 +127,7 @@ class TrainingFolder:
 
     def _claim(self, settings: TrainingSettings, identity: dict[str, Any]) -> None:
         identity = json.loads(json.dumps(identity))
-        file, result = self.path / "settings.json", self.path / "result.json"
+        file, result = self._file, self.path / "result.json"
         if settings.resume and file.is_file():
             found = json.loads(file.read_bytes())
             before, found["max_steps"] = found["max_steps"], settings.max_steps
@@ -163,17 +167,23 @@ class TrainingFolder:
         is_refused = kind is not None and issubclass(kind, ValueError)
         if is_refused and self._is_new and not (self.path / "checkpoints").exists():
             # What was wrong may be put right: nothing is trained yet that other settings spoil.
-            (self.path / "settings.json").unlink(missing_ok=True)
+            self._file.unlink(missing_ok=True)
         self.close()
 
 
-def check_own(path: Path) -> None:
+def check_own(settings: Path) -> None:
     """Refuses a folder with files that no training has put there.
+
+    Args:
+        settings: where a training would keep its settings.
 
     Raises:
         ValueError: it holds some.
     """
-    if not path.is_dir() or (path / "settings.json").is_file():
+    path = settings.parent
+    if settings.is_file() and "max_steps" in json.loads(settings.read_bytes()):
+        return
+    if not path.is_dir():
         return
     files = sorted(file.name for file in path.iterdir() if file.is_file())
     if files := [name for name in files if not name.startswith(".")]:
@@ -286,14 +296,14 @@ def settings_blamed(names: Container[str]) -> Iterator[None]:
         raise InputError(f"--{name.replace('_', '-')} {rule}") from error
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, file: str) -> None:
     """Refuses a folder that cannot be written, or is not a training's.
 
     Raises:
         InputError: which it is.
     """
     with settings_blamed(("out",)):
-        check_own(out)
+        check_own(out / file)
     with argument("--out", str(out), "a folder that can be written", OSError):
         out.mkdir(parents=True, exist_ok=True)
 

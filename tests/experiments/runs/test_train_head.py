@@ -74,7 +74,7 @@ def test_it_trains_a_model_that_drafts(settings: TrainHeadSettings, kind: Kind) 
     result = train_head(replace(settings, kind=kind))
     assert result["steps"] == 6
     assert json.loads((settings.out / "result.json").read_text()) == result
-    assert json.loads((settings.out / "settings.json").read_text())["window"] == 32
+    assert json.loads((settings.out / "config.json").read_text())["window"] == 32
     assert "val_loss" in logged(settings.out)
     assert (settings.out / "learning_curve.png").is_file()
     target = Target.from_pretrained(settings.target)
@@ -134,7 +134,7 @@ def test_a_finished_run_can_be_lengthened_and_nothing_else(settings: TrainHeadSe
     longer = replace(settings, max_steps=9)
     assert train_head(longer)["steps"] == 9
     assert max(logged(settings.out)["val_loss"]) >= 8
-    written = (settings.out / "settings.json").read_bytes()
+    written = (settings.out / "config.json").read_bytes()
     for change, message in (
         ({"max_steps": 6}, "max_steps must be >= 9"),
         ({"learning_rate": 0.1}, "learning_rate was 0.001, is 0.1"),
@@ -144,7 +144,7 @@ def test_a_finished_run_can_be_lengthened_and_nothing_else(settings: TrainHeadSe
     ):
         with pytest.raises(ValueError, match=message):
             train_head(replace(longer, **change))
-    assert (settings.out / "settings.json").read_bytes() == written
+    assert (settings.out / "config.json").read_bytes() == written
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on tiny runs
