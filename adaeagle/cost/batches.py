@@ -34,7 +34,7 @@ def side_by_side(cost: CostModel, num_texts: int) -> CostModel:
     place = min(bisect(measured, num_texts), len(measured) - 1)
     fewer, more = measured[place - 1], measured[place]
     share = (num_texts - fewer) / (more - fewer)
-    return _changed([known[fewer], known[more]], lambda _, tables: _between(*tables, share))
+    return _changed([known[fewer], known[more]], lambda _, both: _between(both[0], both[1], share))
 
 
 def of_each(cost: CostModel, num_texts: int) -> CostModel:
@@ -64,8 +64,8 @@ def _changed(
 
 
 def _between(fewer: Table, more: Table, share: float) -> Table:
-    sizes = torch.cat((fewer.sizes, more.sizes)).unique()
-    contexts = torch.cat((fewer.contexts, more.contexts)).unique()
+    sizes = _ascending(fewer.sizes, more.sizes)
+    contexts = _ascending(fewer.contexts, more.contexts)
     low, high = (table.at(sizes.unsqueeze(1), contexts.unsqueeze(0)) for table in (fewer, more))
     return _exact(sizes, contexts, (low + share * (high - low)).clamp(min=0))
 
@@ -74,9 +74,13 @@ def _shifted(name: str, table: Table, num_rows: int) -> Table:
     """A verification's seconds as of so many more nodes; other tables as they are."""
     if name != "verify":
         return table
-    sizes = torch.cat((table.sizes, (table.sizes - num_rows).clamp(min=0))).unique()
+    sizes = _ascending(table.sizes, (table.sizes - num_rows).clamp(min=0))
     seconds = table.at((sizes + num_rows).unsqueeze(1), table.contexts.unsqueeze(0))
     return _exact(sizes, table.contexts, seconds)
+
+
+def _ascending(*grids: Tensor) -> Tensor:
+    return torch.tensor(sorted({point for grid in grids for point in grid.tolist()}))
 
 
 def _exact(sizes: Tensor, contexts: Tensor, seconds: Tensor) -> Table:
