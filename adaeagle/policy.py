@@ -18,6 +18,7 @@ from adaeagle.search_space import SearchSpace
 from adaeagle.tree import ROOT, DraftTree, Level, likeliest
 
 ProposalMode = Literal["top_k", "draw"]
+Scope = Literal["row", "batch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,9 @@ class Component(ABC):  # noqa: B024 - policies and stop rules have the abstract 
     learns: bool = False
     """`observe` changes later decisions, so rounds must be replayed in step."""
 
+    scope: Scope = "row"
+    """`batch`: rounds side by side share a budget, or what is learned; else each goes as alone."""
+
     needs: Needs = NOTHING
     """What of the drafts is read."""
 
@@ -211,6 +215,8 @@ class Composite(Component):
         self.parts = parts
         self.learns = any(part.learns for part in parts)
         self.needs = reduce(or_, (part.needs for part in parts), self.needs)
+        if any(part.scope == "batch" for part in parts):
+            self.scope = "batch"
 
     def check(self, identify: Identify) -> None:
         for part in self.parts:
@@ -241,7 +247,8 @@ class Policy(Component):
     (the first time for the root alone), `select` once, and `observe` after verification. Tensors
     carry a leading axis P, one entry a round: 1 when one text is decoded, all recorded positions
     when a trace is replayed. Rows keep their places from one `reset` to the next, so what is
-    learned is one entry a row; a text at its end drafts nothing and teaches nothing.
+    learned is one entry a row; a text at its end drafts nothing and teaches nothing. With `scope`
+    "batch" rows are texts that run together, and a place may pass to another text.
 
     Lossless rule: a token drawn at random is always verified. `expand` may look at drawn tokens,
     since it only decides whether to go deeper; `select` is called only where children are a fixed
@@ -384,5 +391,6 @@ __all__ = [
     "Policy",
     "PolicyWrapper",
     "ProposalMode",
+    "Scope",
     "StopRule",
 ]

@@ -2,6 +2,9 @@
 
 from policies.adaedl import AdaEDL
 from policies.bandit import UCB, Thompson
+from policies.batch_select import BatchSelect
+from policies.batch_slots import BatchSlots
+from policies.batch_table import BatchTable
 from policies.beam_total import BeamTotal
 from policies.chain import Chain
 from policies.combine import AllOf, AnyOf
@@ -9,6 +12,7 @@ from policies.confidence import Confidence
 from policies.cumulative import Cumulative
 from policies.eagle2 import Eagle2
 from policies.entropy import Entropy
+from policies.goodput import Goodput
 from policies.hf_dynamic import HFDynamic
 from policies.hf_heuristic import HFHeuristic
 from policies.opt_tree import OptTree
@@ -22,12 +26,16 @@ __all__ = [
     "AdaEDL",
     "AllOf",
     "AnyOf",
+    "BatchSelect",
+    "BatchSlots",
+    "BatchTable",
     "BeamTotal",
     "Chain",
     "Confidence",
     "Cumulative",
     "Eagle2",
     "Entropy",
+    "Goodput",
     "HFDynamic",
     "HFHeuristic",
     "OptTree",

@@ -191,11 +191,12 @@ def stream_batch(
     policy = get_policy(policy)
     policy.check(partial(identify, target, drafter))
     begin = partial(Decoder, target, drafter, policy, how)
-    # What a policy learns is one entry a row, so that rows keep their texts; what it keeps from
-    # one text to the next is of one row.
-    if policy.learns and policy.state_dict():
+    # What a policy learns is one entry a row, so that rows keep their texts, unless it learns of
+    # all together; what it keeps from one text to the next is of one row.
+    keeps_rows = policy.learns and policy.scope == "row"
+    if keeps_rows and policy.state_dict():
         max_batch = 1
-    return _side_by_side(begin, sequences, max_batch, is_continuous=not policy.learns)
+    return _side_by_side(begin, sequences, max_batch, is_continuous=not keeps_rows)
 
 
 def _each(name: str, values: int | Many[int], count: int) -> Many[int]:

@@ -55,7 +55,10 @@ def replay(
 
     Raises:
         NotRecordedError: the policy asks for what the trace neither holds nor can draft.
+        ValueError: the policy decides for texts side by side, see `adaeagle.replay.batches`.
     """
+    if policy.scope == "batch":
+        raise ValueError(f"{type(policy).__name__} decides for texts side by side: replay a batch")
     texts = torch.arange(len(trace.texts)) if texts is None else texts
     if not policy.learns:
         return _anywhere(policy, trace, texts)

@@ -45,6 +45,9 @@ CASES = (
     (EAGLE2, HOT_TOP_P),
     # Most of the tree is left out: children that were not drawn may be.
     ("eagle2(depth=3, width=4, nodes=2)", PLAIN),
+    # Texts share a budget, which is spent where draws turned out likely.
+    ("batch_slots(length=4, total=70)", HOT_TOP_P),
+    (f"batch_select({EAGLE2}, total=100)", PLAIN),
 )
 
 

@@ -26,6 +26,12 @@ SHAPES = [
     # A bandit that takes its time from the clock cannot run twice alike.
     "ucb(chain(length=2), static_tree, hf_heuristic, cost='mini')",
     "ucb(vanilla, talon(nodes=14, depth=6, width=4), entropy, across_texts=True, cost='mini')",
+    "batch_table([[1, 4], [3, 2], [9, 0]])",
+    "goodput(length=5)",
+    "batch_select(eagle2(depth=4, width=4, nodes=12), total=9)",
+    "batch_select(chain(length=6, proposal='top_k'), cost='mini', floor=2.0)",
+    "batch_slots(length=6, total=7)",
+    "batch_slots(length=6, cost='mini', floor=1.5, proposal='top_k')",
     "thompson(hf_dynamic(across_texts=True), eagle2(depth=3, width=9, nodes=20), cost='mini')",
 ]
 RULES = [

@@ -32,6 +32,9 @@ POLICIES = (
     "talon(nodes=20, mu=0.05, depth=8, width=5)",
     "hf_heuristic(start=3)",  # learns, so that its texts wait for each other
     "ucb(chain(length=3), static_tree, vanilla)",
+    "batch_slots(length=5, total=7)",
+    "batch_select(eagle2(depth=4, width=4, nodes=11), total=12, floor=1.2)",
+    "goodput(length=5)",
 )
 LENGTHS = (11, 1, 5, 30, 3, 17, 2)  # of prompts: seven texts, three at a time
 LIMITS = (20, 33, 1, 9, 40, 2, 26)
