@@ -15,6 +15,9 @@ from torch import Tensor
 ROOT = -1
 """The row of the root: the pending token, decided by the target and not yet run through it."""
 
+UNLIKELY = -16.0
+"""The log-prob of children that no draft network has proposed: below any that it does."""
+
 
 @dataclass(frozen=True, slots=True)
 class Level:

@@ -6,6 +6,7 @@ from policies.batch_select import BatchSelect
 from policies.batch_slots import BatchSlots
 from policies.batch_table import BatchTable
 from policies.beam_total import BeamTotal
+from policies.by_match_length import ByMatchLength
 from policies.chain import Chain
 from policies.combine import AllOf, AnyOf
 from policies.confidence import Confidence
@@ -15,6 +16,7 @@ from policies.entropy import Entropy
 from policies.goodput import Goodput
 from policies.hf_dynamic import HFDynamic
 from policies.hf_heuristic import HFHeuristic
+from policies.marginal_tree import MarginalTree
 from policies.opt_tree import OptTree
 from policies.score import Score
 from policies.static_tree import StaticTree
@@ -30,6 +32,7 @@ __all__ = [
     "BatchSlots",
     "BatchTable",
     "BeamTotal",
+    "ByMatchLength",
     "Chain",
     "Confidence",
     "Cumulative",
@@ -38,6 +41,7 @@ __all__ = [
     "Goodput",
     "HFDynamic",
     "HFHeuristic",
+    "MarginalTree",
     "OptTree",
     "Score",
     "StaticTree",

@@ -12,12 +12,10 @@ from torch import Tensor
 from adaeagle.decoding.proposals import LiveProposer
 from adaeagle.decoding.round import Proposer
 from adaeagle.policy import Needs
-from adaeagle.tree import ROOT, DraftTree, Level
+from adaeagle.tree import ROOT, UNLIKELY, DraftTree, Level
 
 ABSENT = -2
 """Where a node of the joint tree is none of a proposer's own."""
-UNLIKELY = -16.0
-"""The log-prob of children that the network did not propose: below any that it does."""
 
 
 class ChoosesNetwork(Protocol):
@@ -94,8 +92,6 @@ class _Own:
         scores, log_probs = level.scores, level.log_probs
         if scores is None:
             scores = torch.full_like(log_probs, -torch.inf)
-        else:
-            log_probs = torch.full_like(scores, UNLIKELY)
         return _Children(
             at_rows(own, ABSENT),
             at_rows(level.token_ids, 0),

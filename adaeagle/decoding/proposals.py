@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from adaeagle.decoding.sampling import Sampling
 from adaeagle.drafters.base import Candidates, Drafter, DraftSession, Pending, Proposal
 from adaeagle.policy import NOTHING, Component, Needs, ProposalMode
-from adaeagle.tree import DraftTree, Level
+from adaeagle.tree import UNLIKELY, DraftTree, Level
 
 Noise = Callable[[int], Tensor]
 """Of a level, counted from 0: [P, V of the target] Gumbel noise that picks the target's tokens."""
@@ -208,8 +208,8 @@ def level_of(
 ) -> Level:
     """A level of ready-made children.
 
-    They have no probabilities: each counts as certain, so that paths keep the order of the drafter,
-    and its own scores stand beside.
+    They have no probabilities: each counts as unlikely as any other, so that paths keep the order
+    of the drafter, and its own scores stand beside.
 
     Args:
         candidates: what may follow each of `rows`.
@@ -222,7 +222,8 @@ def level_of(
     if num_children is not None:
         counts = torch.minimum(counts, num_children)
     scores = candidates.scores[..., :num_ranks]
-    return Level(rows, token_ids, torch.zeros_like(scores), num_children=counts, scores=scores)
+    log_probs = torch.full_like(scores, UNLIKELY)
+    return Level(rows, token_ids, log_probs, num_children=counts, scores=scores)
 
 
 def best(

@@ -13,7 +13,12 @@ from adaeagle.drafters.suffix_automaton import SuffixAutomaton
 from adaeagle.models.target import Target
 
 Order = Literal["frequent", "latest"]
-Score = Literal["share", "length"]
+Score = Literal["chance", "share", "length"]
+NAMES: dict[Score, str] = {
+    "chance": "chance of acceptance",
+    "share": "share of occurrences",
+    "length": "match length",
+}
 Place = tuple[int, int, float]
 """A state of the automaton, the length matched, and the share of occurrences that lead there."""
 
@@ -24,7 +29,7 @@ class SuffixIndex(TextIndex[Place]):
     Args:
         min_match: shortest suffix to copy after.
         order: what comes first among children.
-        score: of a node, the share of occurrences that it continues, or the length matched.
+        score: of a node, see `SuffixDrafter`.
     """
 
     def __init__(self, min_match: int, order: Order, score: Score) -> None:
@@ -38,9 +43,15 @@ class SuffixIndex(TextIndex[Place]):
         return self._continued(*self._automaton.match(), 1.0)
 
     def children(self, state: Place) -> list[Child]:
-        _, length, _ = state
+        node, length, share = state
         shares = self._shares(state)
-        return [(token, share if self._score == "share" else length) for token, share in shares]
+        if self._score == "length":
+            return [(token, length) for token, _ in shares]
+        if self._score == "share":
+            return shares
+        following = self._automaton.following(node).values()
+        weight = length + sum(map(self._automaton.count, following)) - 1
+        return [(token, each / share * weight / (weight + 2)) for token, each in shares]
 
     def after(self, state: Place, token_id: int) -> Place | None:
         node, length, _ = state
@@ -69,14 +80,18 @@ class SuffixIndex(TextIndex[Place]):
 class SuffixDrafter(LookupDrafter):
     """Copies what followed the longest suffix that the text has said before.
 
-    The score of a node is the share of that suffix's occurrences which the node's path continues,
-    an estimate of how likely it is to be accepted, or the length of the suffix.
+    The score of a node is one of three. `chance` estimates how likely it is to be accepted where
+    its parent is: with m tokens matched that occur n times, the share of the n that it follows,
+    times (m + n - 1) / (m + n + 1). Of a token that always followed a single occurrence, SmolLM2
+    accepts 29 % after one token matched, 53, 65, 71 and 75 % after two to five, 90 % after twelve.
+    `share` is the share of all occurrences of the suffix which the node's path continues, `length`
+    the length of the suffix.
 
     Args:
         target: not used; drafts come from the text alone.
         min_match: shortest suffix to copy after.
         order: which child comes first, the most `frequent` or the `latest`.
-        score: `share` or `length`.
+        score: `chance`, `share` or `length`.
     """
 
     kind = "suffix"
@@ -92,5 +107,4 @@ class SuffixDrafter(LookupDrafter):
             raise ValueError(f"min_match must be >= 1, got {min_match}")
         check_choice("order", order, get_args(Order))
         check_choice("score", score, get_args(Score))
-        named = "match length" if score == "length" else "share of occurrences"
-        super().__init__("suffix", named, lambda: SuffixIndex(min_match, order, score))
+        super().__init__("suffix", NAMES[score], lambda: SuffixIndex(min_match, order, score))

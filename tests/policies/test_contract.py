@@ -20,6 +20,7 @@ SHAPES = [
     "eagle2(depth=11, width=4, nodes=20, stop=beam_total(depths=[2, 4], width=4))",
     "eagle2(depth=5, width=4, nodes=12, stop=adaedl)",
     "opt_tree(nodes=14, threshold=0.1, depth=5, width=4)",
+    "marginal_tree(speedup=0.1, depth=5, width=3)",
     "opt_tree(nodes=9, depth=4, width=3, stop=hf_heuristic)",
     "talon(nodes=14, mu=0.2, depth=6, width=4)",
     "talon(nodes=6, mu=0.0, width=8, stop=confidence(threshold=0.05))",
@@ -62,14 +63,14 @@ class TestRules(StopRuleContract):
 
 
 def test_no_registered_name_is_left_out() -> None:
-    """Those that hold a predictor are tried in `tests/policies/test_predicting.py`, the one that
-    reads the scores of look-ups in `test_score.py`."""
+    """Those that hold a predictor are tried in `tests/policies/test_predicting.py`, those that
+    read the scores of look-ups in `test_score.py` and `test_merged_rules.py`."""
     ours = {
         entry.name
         for entry in entry_points(group=POLICIES)
         if entry.value.startswith("policies.")
         and "predictor" not in signature(entry.load()).parameters
-        and entry.name != "score"
+        and entry.name not in ("score", "by_match_length")
     }
     tried = " ".join(SHAPES + RULES)
     assert {name for name in ours if name not in tried} == set()

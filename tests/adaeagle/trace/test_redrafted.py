@@ -14,7 +14,7 @@ from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.merged import MergedDrafter
 from adaeagle.drafters.ngram import NgramDrafter
 from adaeagle.drafters.recycling import RecyclingDrafter
-from adaeagle.drafters.suffix import SuffixDrafter
+from adaeagle.drafters.suffix import Score, SuffixDrafter
 from adaeagle.policy import Context
 from adaeagle.replay.replay import replay, texts_of
 from adaeagle.replay.rounds import Rounds
@@ -110,6 +110,23 @@ class Careful(Policy):
         assert found.num_children is not None
         assert found.scores is not None
         return (found.num_children == 0) | (found.scores[..., 0] < 1)
+
+
+@pytest.mark.parametrize("score", ["chance", "length"])
+@pytest.mark.parametrize(
+    "spec", ["marginal_tree(speedup=0.5, cost='mini')", "by_match_length(chain(length=3), least=1)"]
+)
+def test_rules_for_merged_drafters(
+    spec: str,
+    score: Score,
+    pair: tuple[Target, Drafter],
+    prompts: Sequence[list[int]],
+    texts: list[RecordedText],
+) -> None:
+    target, recorded = pair
+    drafter = MergedDrafter(target, recorded, SuffixDrafter(score=score))
+    trace = RedraftedTrace(texts, target.vocab_size, drafter, lambda: recorded)
+    assert_live(get_policy(spec), trace, target, drafter, prompts)
 
 
 def test_a_network_that_is_run_now_and_then(
