@@ -109,7 +109,8 @@ class Decoder:
                 row.unseen = []
         tree = drafted.verified(self._num_rows(drafted, context))
         paths = ancestors(tree)
-        extra = self._drafting.extra_rows() if self._drafting and len(tree) else None
+        drafts = self._drafting if drafted.tree.num_levels else None
+        extra = None if drafts is None else drafts.extra_rows()
         clock.ends("other")
         features, logits = self._session.verify(context.token_ids, tree, paths, extra)
         logits, extra_logits = logits.tensor_split([1 + len(tree)], dim=1)
@@ -131,7 +132,8 @@ class Decoder:
         self._session.commit(kept)
         if self._drafting is not None:
             accepted = [found.rows for found in verdicts]
-            self._drafting.verified(Verified(tree, accepted, logits, extra_logits))
+            beside = None if extra is None else extra_logits
+            self._drafting.verified(Verified(tree, accepted, logits, beside))
         if self._drafter is not None and len(tree) > 0:
             for found in verdicts:
                 watch_acceptance(self._drafter, len(found.rows))

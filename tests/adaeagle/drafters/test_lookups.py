@@ -130,9 +130,9 @@ def test_the_length_matched_as_a_score() -> None:
 def test_the_chance_of_acceptance_as_a_score() -> None:
     """After `5 6`, which occurs twice: 7 followed it one time in two."""
     session, proposal = begun(SuffixDrafter(None, score="chance"), [5, 6, 7, 1, 5, 6, 8, 2, 5, 6])
-    assert read(proposal) == [(8, pytest.approx(1 / 2 * 3 / 5)), (7, pytest.approx(1 / 2 * 3 / 5))]
+    assert dict(read(proposal)) == pytest.approx({8: 1 / 2 * 3 / 5, 7: 1 / 2 * 3 / 5})
     proposal = session.extend(torch.tensor([[8]]), torch.tensor([[0]]))
-    assert read(proposal) == [(2, pytest.approx(3 / 5))]  # `5 6 8`, which occurs once
+    assert dict(read(proposal)) == pytest.approx({2: 3 / 5})  # `5 6 8`, which occurs once
 
 
 def test_a_match_that_is_too_short_is_none() -> None:
@@ -161,9 +161,9 @@ def test_padding_and_texts_that_wait() -> None:
         (lambda: NgramDrafter(None, occurrence="last"), "occurrence must be one of first, latest"),  # type: ignore[arg-type]
         (lambda: SuffixDrafter(None, min_match=0), "min_match must be >= 1, got 0"),
         (
-            lambda: SuffixDrafter(None, score="p"),
+            lambda: SuffixDrafter(None, score="p"),  # type: ignore[arg-type]
             "score must be one of chance, share, length, got 'p'",
-        ),  # type: ignore[arg-type]
+        ),
     ],
 )
 def test_what_is_refused(make: object, message: str) -> None:
