@@ -34,13 +34,13 @@ class PhrasePool(TextIndex[list[Phrase]]):
 
     def __init__(self, length: int, most: int, from_text: bool) -> None:
         self.token_ids: list[int] = []
-        self._length, self._most, self._from_text = length, most, from_text
+        self.length, self._most, self._from_text = length, most, from_text
         self._phrases: dict[int, list[Phrase]] = {}  # the latest last
 
     def append(self, token_id: int) -> None:
         self.token_ids.append(token_id)
-        if self._from_text and len(self.token_ids) > self._length:
-            key, *phrase = self.token_ids[-self._length - 1 :]
+        if self._from_text and len(self.token_ids) > self.length:
+            key, *phrase = self.token_ids[-self.length - 1 :]
             self.add(key, tuple(phrase))
 
     def add(self, key: int, phrase: Phrase) -> None:
