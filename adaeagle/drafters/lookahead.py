@@ -23,6 +23,17 @@ from adaeagle.tree import ExtraRows
 Phrase = tuple[int, ...]
 
 
+def next_tokens(phrases: Sequence[Phrase]) -> list[Child]:
+    """What phrases begin with, the first ones first; the score of each is minus its rank."""
+    tokens = dict.fromkeys(phrase[0] for phrase in phrases if phrase)
+    return [(token_id, -float(rank)) for rank, token_id in enumerate(tokens)]
+
+
+def rest_of(phrases: Sequence[Phrase], token_id: int) -> list[Phrase]:
+    """What is left of the phrases that begin with a token."""
+    return [phrase[1:] for phrase in phrases if phrase and phrase[0] == token_id]
+
+
 class PhrasePool(TextIndex[list[Phrase]]):
     """The latest phrases after each token. A state is what is left of the phrases gone on with.
 
@@ -59,11 +70,10 @@ class PhrasePool(TextIndex[list[Phrase]]):
         return self.latest(self.token_ids[-1], self._most)
 
     def children(self, state: list[Phrase]) -> list[Child]:
-        tokens = dict.fromkeys(phrase[0] for phrase in state if phrase)
-        return [(token_id, -float(rank)) for rank, token_id in enumerate(tokens)]
+        return next_tokens(state)
 
     def after(self, state: list[Phrase], token_id: int) -> list[Phrase]:
-        return [phrase[1:] for phrase in state if phrase and phrase[0] == token_id]
+        return rest_of(state, token_id)
 
 
 @dataclass(slots=True)

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from adaeagle.drafters.base import Drafter, Proposal, Verified
 from adaeagle.drafters.causal_lm import ModelDrafter
-from adaeagle.drafters.lookahead import Phrase, PhrasePool, Window, WindowRows
+from adaeagle.drafters.lookahead import (
+    Phrase,
+    PhrasePool,
+    Window,
+    WindowRows,
+    next_tokens,
+    rest_of,
+)
 from adaeagle.drafters.lookup import Child, LookupSession, TextIndex
 from adaeagle.models.target import Target
 from adaeagle.tree import DraftTree, ExtraRows
@@ -57,15 +64,14 @@ class DraftText(TextIndex[Place]):
 
     def children(self, state: Place) -> list[Child]:
         if isinstance(state, list):
-            tokens = dict.fromkeys(phrase[0] for phrase in state if phrase)
-            return [(token_id, -float(rank)) for rank, token_id in enumerate(tokens)]
+            return next_tokens(state)
         while len(self._ahead) <= state:
             self._step()
         return [(self._ahead[state], 0.0)]
 
     def after(self, state: Place, token_id: int) -> Place:
         if isinstance(state, list):
-            return [phrase[1:] for phrase in state if phrase and phrase[0] == token_id]
+            return rest_of(state, token_id)
         if state + 1 < self._drafter.length:
             return state + 1
         return self.pool.latest(token_id, self._drafter.suffixes)
@@ -103,7 +109,7 @@ class DraftText(TextIndex[Place]):
             sees[node, node], depths[node] = True, depths[node] + 1
         best = self._run(
             [pending, *tokens, *self._window.token_ids],
-            torch.block_diag(sees, self._rows.allowed),
+            torch.block_diag(sees, self._rows.allowed),  # type: ignore[no-untyped-call]
             torch.cat((torch.tensor(depths, dtype=torch.int64), self._rows.depths)),
         )
         path, node = [0], -1

@@ -49,7 +49,7 @@ def test_a_chain_is_the_greedy_text_of_the_draft_lm(
     for step in range(6):
         expected = generate(drafter.model, None, "vanilla", text, max_new_tokens=12).token_ids
         proposal = session.catch_up(*decided(text[-num_new:]))
-        chain = []
+        chain = list[int]()
         while len(chain) < 12:
             num_forwards += proposal.num_forwards
             chain += only(proposal)
