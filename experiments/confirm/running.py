@@ -30,7 +30,7 @@ from experiments.confirm.page import Page, render
 from experiments.confirm.tuned import Tuned, read_sweeps
 from experiments.errors import InputError, argument
 from experiments.report.finished import read_run
-from experiments.report.pages import machine
+from experiments.report.pages import cost_note, machine
 from experiments.runs import compare as comparison
 from experiments.runs import replay as replaying
 from experiments.runs.models import ModelOptions
@@ -260,10 +260,7 @@ def _found(
 def notes(found: dict[str, Any]) -> list[str]:
     """What must be told beside the numbers, most telling first."""
     families, parted = found["families"], found["num_divergences"]
-    lines = [replay_sentence(families)]
-    quality = found["cost_about"].get("quality")
-    if quality is not None and not quality["is_good"]:
-        lines.append(f"The cost table is not good enough to rely on: {quality['why']}.")
+    lines = [replay_sentence(families), *cost_note(found["cost_about"])]
     if found["num_prompts"] < found["num_test_prompts"]:
         lines.append(
             f"Time was up after {found['num_prompts']} of {found['num_test_prompts']} prompts of "

@@ -7,7 +7,15 @@ from adaeagle.data.prompts import grouping
 from experiments.report.explorer import Explored
 from experiments.report.finished import Finished
 from experiments.report.ladders import ladders
-from experiments.report.pages import Picture, about, as_data, machine, picture, render_page
+from experiments.report.pages import (
+    Picture,
+    about,
+    as_data,
+    cost_note,
+    machine,
+    picture,
+    render_page,
+)
 from experiments.views import plots
 from experiments.views.acceptance_plots import acceptance_by_depth
 from experiments.views.plot_style import MARKS, colour_of, mark_of
@@ -93,7 +101,11 @@ def _notes(run: Finished) -> list[str]:
     """What must be told beside the numbers."""
     config, results = run.config, run.results
     notes = []
+    if "ranking" in results:
+        verdict = results["ranking"]["verdict"]
+        notes.append(f"{verdict[0].upper()}{verdict[1:]}.")
     if run.is_replay:
+        notes += cost_note(config["cost_about"])
         missing = sum(results.get("num_missing", {}).values())
         if missing:
             notes.append(f"{missing} nodes were not recorded; the real draft model drafted them.")

@@ -112,6 +112,14 @@ def machine(hardware: dict[str, Any]) -> str:
     return f"{name}, {threads} thread{'s' if threads > 1 else ''}"
 
 
+def cost_note(about_cost: dict[str, Any]) -> list[str]:
+    """What a cost table's own verdict on itself warns of: a sentence, or nothing."""
+    quality = about_cost.get("quality")
+    if quality is None or quality["is_good"]:
+        return []
+    return [f"The cost table is not good enough to rely on: {quality['why']}."]
+
+
 def about(found: dict[str, Any], **first: Any) -> list[tuple[str, str]]:
     """Where results come from, for whoever wants to make them again.
 

@@ -210,6 +210,7 @@ def _found(prepared: Sweep, study: Study) -> dict[str, Any]:
         "num_prompts": len(scorer.prompt_ids),
         **counts,
         "families": families,
+        "cost_quality": scorer.cost.about.get("quality"),
         "models": {
             name: getattr(prepared.models, name) for name in ("target", "drafter", "drafter_kind")
         },

@@ -78,7 +78,9 @@ def _local_storage(path: Path) -> BaseStorage:
     With a write-ahead log only a loss of power can take back the latest trials.
     """
     # Not by a URL, in which a path with ? or % or { would be another one.
-    connect = partial(sqlite3.connect, path, timeout=SQLITE_TIMEOUT, check_same_thread=False)
+    connect = partial(
+        sqlite3.connect, path.resolve(), timeout=SQLITE_TIMEOUT, check_same_thread=False
+    )
     storage = _database("sqlite://", {"creator": connect, "poolclass": QueuePool})
 
     @event.listens_for(storage.engine, "connect")

@@ -199,7 +199,10 @@ def test_the_page_says_who_over_fitted(evidence: Callable[..., Evidence]) -> Non
         "best_fixed": references(given),
         "num_over_fitted": 2,
         "num_divergences": 0,
-        "cost_about": {"hardware": {"cpu": "another"}},
+        "cost_about": {
+            "hardware": {"cpu": "another"},
+            "quality": {"is_good": False, "why": "two halves of its samples differ by 12%"},
+        },
         "sweeps": ["sweep"],
         "config": {"dtype": "float32"},
         "hardware": {"cpu": "this", "threads": 1},
@@ -216,6 +219,7 @@ def test_the_page_says_who_over_fitted(evidence: Callable[..., Evidence]) -> Non
     assert page.count("over-fitted to") == 2
     assert "Time was up after 8 of 9 prompts" in page
     assert "measured on another machine: another" in page
+    assert "not good enough to rely on: two halves of its samples differ by 12%." in page
     assert "talon: 5 of 9" in page
     assert "Replay was off by 14% on average" in page
     assert "at most by 67%: costs came out" in page
