@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from adaeagle.drafters.base import Drafter
-from adaeagle.drafters.draft_vocab import check_vocab
+from adaeagle.drafters.draft_vocab import check_vocab, is_padded
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig, feature_layers
 from adaeagle.drafters.eagle_head import EagleHead, EagleHeadConfig
 from adaeagle.drafters.head_files import Weights, fill, find_head, read_head, write_head
@@ -26,6 +26,9 @@ from adaeagle.models.kernels import install
 from adaeagle.models.kv_cache import KVCache
 from adaeagle.models.target import Target
 
+EAGLE3_LAYER = "midlayer."
+"""What the official files call the layer of an EAGLE-3 head."""
+
 
 class EagleDrafter(Drafter):
     """An EAGLE head with the target whose features it reads.
@@ -34,8 +37,8 @@ class EagleDrafter(Drafter):
         head: the network, moved to the target's device and dtype.
         target: gives the embedding and, for EAGLE-1/2, the output head.
         embedding: [V, H] the head's own input embedding; None: the target's.
-        draft_vocab: [W] target ids that an EAGLE-1/2 head drafts from: the target's output head is
-            cut to them (FR-Spec). None: those the head was trained for, or all.
+        draft_vocab: [W] target ids that a head without an output layer of its own drafts from: the
+            target's is cut to them (FR-Spec). None: those the head was trained for, or all.
         name: what results call it.
 
     Raises:
@@ -63,13 +66,14 @@ class EagleDrafter(Drafter):
         self.name = name
         self.kind, self.feature_layers = "eagle", (LAST,)
         self.vocab_map = _draft_vocab(self.head, draft_vocab)
-        self._output_head: Callable[[Tensor], Tensor] = target.logits
         if isinstance(head, Eagle3Head):
             self.kind = "eagle3"
-            self.feature_layers = feature_layers(target.config.num_hidden_layers)
-            self._output_head = head.logits
+            self.feature_layers = _read_layers(head.config, target.config.num_hidden_layers)
+        self._output_layer: Callable[[Tensor], Tensor] = target.logits
+        if head.lm_head is not None:
+            self._output_layer = head.lm_head
         elif self.vocab_map is not None:
-            self._output_head = target.cut_head(self.vocab_map)
+            self._output_layer = target.cut_head(self.vocab_map)
 
     @classmethod
     def from_pretrained(
@@ -93,10 +97,9 @@ class EagleDrafter(Drafter):
         """
         raw, weights = read_head(find_head(name, revision))
         embedding = weights.pop("embed_tokens.weight", None)
-        is_eagle3 = any(key.startswith("midlayer.") for key in weights)
-        load = _load_eagle3 if is_eagle3 else _load_eagle
+        head = load_head(name, raw, weights, target.vocab_size if embedding is None else None)
         vocab = None if draft_vocab is None else read_draft_vocab(Path(draft_vocab))
-        return cls(load(name, raw, weights), target, embedding, draft_vocab=vocab, name=name)
+        return cls(head, target, embedding, draft_vocab=vocab, name=name)
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes the head in the official layout, without the embedding, which is the target's."""
@@ -114,7 +117,7 @@ class EagleDrafter(Drafter):
 
     def logits(self, states: Tensor) -> Tensor:
         """The draft distribution from the head's output: [..., H] → [..., V of the draft]."""
-        return self._output_head(states)
+        return self._output_layer(self.head.normed(states))
 
     def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> "EagleSession":
         return EagleSession(self, len(prompts), capacity)
@@ -169,38 +172,33 @@ def _needed(features: Tensor | None) -> Tensor:
     return features
 
 
-def _load_eagle(name: str, raw: dict[str, Any], weights: Weights) -> EagleHead:
-    head = EagleHead(EagleHeadConfig.from_json(raw))
-    fill(head, _with_vocab(head, name, weights), name, "EAGLE-1/2")
+def load_head(
+    name: str, raw: dict[str, Any], weights: Weights, vocab_size: int | None = None
+) -> EagleHead | Eagle3Head:
+    """The network of a checkpoint; weights tell an EAGLE-3 head, whose config says nothing.
+
+    Args:
+        name: for messages.
+        raw: its `config.json`.
+        weights: with official names, without the embedding.
+        vocab_size: the target's, for a head that has no tensor of that size and whose config was
+            padded otherwise; None: as its config says.
+    """
+    first = "layers.0."
+    if f"{first}hidden_norm.weight" in weights:  # as speculators and SGLang name the layer
+        weights = {key.replace(first, EAGLE3_LAYER, 1): own for key, own in weights.items()}
+    is_eagle3 = any(key.startswith(EAGLE3_LAYER) for key in weights)
+    stated = raw.get("vocab_size")
+    is_sized = {"lm_head.weight", "t2d"} & weights.keys()
+    if vocab_size and not is_sized and type(stated) is int and is_padded(stated, vocab_size):
+        raw = raw | {"vocab_size": vocab_size}
+    head: EagleHead | Eagle3Head
+    if is_eagle3:
+        head = Eagle3Head(Eagle3HeadConfig.from_json(raw, weights))
+    else:
+        head = EagleHead(EagleHeadConfig.from_json(raw, weights))
+    fill(head, head.take_vocab(weights, name), name, "EAGLE-3" if is_eagle3 else "EAGLE-1/2")
     return head
-
-
-def _load_eagle3(name: str, raw: dict[str, Any], weights: Weights) -> Eagle3Head:
-    query = weights.get("midlayer.self_attn.q_proj.weight")
-    if query is not None and raw.get("num_attention_heads"):
-        # The official code ignores these keys of the config, others do not: the weights decide.
-        raw = raw | {
-            "head_dim": query.shape[0] // raw["num_attention_heads"],
-            "qkv_bias": "midlayer.self_attn.q_proj.bias" in weights,
-        }
-    head = Eagle3Head(Eagle3HeadConfig.from_json(raw))
-    fill(head, _with_vocab(head, name, weights), name, "EAGLE-3")
-    return head
-
-
-def _with_vocab(head: EagleHead | Eagle3Head, name: str, weights: Weights) -> Weights:
-    """Sets the draft vocabulary that `weights` tell; the weights as `fill` expects them."""
-    offsets = weights.get("d2t")
-    weights = {key: weight for key, weight in weights.items() if key not in ("d2t", "t2d")}
-    if not head.has_draft_vocab:
-        return weights
-    if offsets is None:
-        raise ValueError(
-            f"{name} must hold 'd2t', the target ids of its {head.config.draft_vocab_size} "
-            f"draft tokens, got {sorted(weights)}"
-        )
-    head.set_vocab(offsets + torch.arange(len(offsets)))
-    return weights | {"d2t": head.d2t, "t2d": head.t2d}
 
 
 def read_draft_vocab(file: Path) -> Tensor:
@@ -222,15 +220,26 @@ def read_draft_vocab(file: Path) -> Tensor:
 def _draft_vocab(head: EagleHead | Eagle3Head, chosen: Tensor | None) -> Tensor | None:
     if chosen is None:
         return head.vocab_map
-    if isinstance(head, Eagle3Head):
+    if head.lm_head is not None:
         raise ValueError(
-            "draft_vocab must be None for an EAGLE-3 head, which is trained for its own"
+            "draft_vocab must be None for a head with an output layer of its own, such as an "
+            "EAGLE-3 head, which is trained for its own vocabulary"
         )
     check_vocab(chosen, len(chosen), head.config.vocab_size)
     own = head.vocab_map
     if own is not None and not set(chosen.tolist()) <= set(own.tolist()):
         raise ValueError("draft_vocab must lie within the vocabulary that the head was trained for")
     return chosen.to(head.fc.weight.device)
+
+
+def _read_layers(config: Eagle3HeadConfig, num_target_layers: int) -> tuple[int, ...]:
+    layers = config.aux_layers or feature_layers(num_target_layers)
+    if not all(0 <= layer < num_target_layers for layer in layers):
+        raise ValueError(
+            f"the layers that a draft head reads must be inputs of the target's "
+            f"{num_target_layers} layers, got {list(layers)}"
+        )
+    return layers
 
 
 def _check_fit(

@@ -9,27 +9,27 @@ Parameter names are those of the official checkpoints.
     g = a + mlp(norm_post(a))                         the next step's h, where fc is not applied
     logits of t_{i+2} = lm_head(norm(g))              over a draft vocabulary of its own
 
-The pair (features of i, t_{i+1}) sits at position i, as in EAGLE-1/2.
+The pair (features of i, t_{i+1}) sits at position i, as in EAGLE-1/2. Later heads differ in norms,
+each where their config or weights say so:
+
+    fc_norm                 a norm of each target feature (EAGLE-3.1, https://arxiv.org/abs/2605.09992)
+    norm_before_fc          one norm of all of them side by side (heads for gpt-oss)
+    norm_before_residual    the residual is h after its norm
+    norm_output             the next step's h is norm(g), and lm_head reads it as it is (EAGLE-3.1)
+
 Shapes: B texts, T pairs, S keys, H hidden size, W draft vocabulary, V target vocabulary.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adaeagle.drafters.draft_vocab import DraftVocab
-from adaeagle.drafters.head_layers import (
-    Attention,
-    GatedMLP,
-    HeadConfig,
-    Rotary,
-    Rotation,
-    common_json,
-    read_common,
-)
-from adaeagle.models.kv_cache import KVCache, LayerShape
+from adaeagle.drafters.head_config import HeadConfig, aux_layers, common_json, flat, read_common
+from adaeagle.drafters.head_layers import Head, HeadLayer, Rotation, norm
+from adaeagle.models.kv_cache import KVCache
 
 MIN_TARGET_LAYERS = 7
 """With fewer the three feature layers would not be three."""
@@ -50,32 +50,54 @@ def feature_layers(num_target_layers: int) -> tuple[int, int, int]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Eagle3HeadConfig(HeadConfig):
-    """An EAGLE-3 head's dimensions."""
+    """An EAGLE-3 head's dimensions, and which norms it has."""
 
-    head_dim: int
     draft_vocab_size: int
     target_hidden_size: int
+    aux_layers: tuple[int, ...] = ()
+    """Which hidden states of the target it reads; (): `feature_layers`."""
+    num_features: int = 3
+    has_lm_head: bool = True
+    fc_norm: bool = False
+    norm_before_fc: bool = False
+    norm_before_residual: bool = False
+    norm_output: bool = False
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> "Eagle3HeadConfig":
-        """Reads a head's `config.json`; `num_hidden_layers` is ignored, there is one layer."""
-        common = read_common(raw)
-        if "draft_vocab_size" not in raw:
+    def from_json(
+        cls, raw: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+    ) -> "Eagle3HeadConfig":
+        """Reads a head's `config.json`, and what its weights tell better.
+
+        `num_hidden_layers` is ignored: there is one layer.
+        """
+        raw, weights = flat(raw), weights or {}
+        common = read_common(raw, weights, "midlayer")
+        if not weights:
+            common["has_lm_head"] = True
+        told = [len(weights[key]) for key in ("lm_head.weight", "d2t") if key in weights]
+        layers = aux_layers(raw)
+        num_features = raw.get("num_aux_hidden_states", len(layers) or 3)
+        if num_features != (len(layers) or 3):
             raise ValueError(
-                "an EAGLE-3 head's config.json must have 'draft_vocab_size', "
-                f"got keys {sorted(raw)}"
+                "eagle_aux_hidden_state_layer_ids of a draft head must be the layers that it "
+                f"reads, {num_features} of them, got {list(layers)}"
             )
-        hidden = common["hidden_size"]
         return cls(
             **common,
-            head_dim=raw.get("head_dim") or hidden // common["num_attention_heads"],
-            draft_vocab_size=raw["draft_vocab_size"],
-            target_hidden_size=raw.get("target_hidden_size") or hidden,
+            draft_vocab_size=raw.get("draft_vocab_size", [*told, raw["vocab_size"]][0]),
+            target_hidden_size=raw.get("target_hidden_size", raw["hidden_size"]),
+            aux_layers=layers,
+            num_features=num_features,
+            fc_norm=raw.get("fc_norm", "fc_norm.0.weight" in weights),
+            norm_before_fc=raw.get("norm_before_fc", "input_norm.weight" in weights),
+            norm_before_residual=raw.get("norm_before_residual", False),
+            norm_output=raw.get("norm_output", False),
         )
 
     def to_json(self) -> dict[str, Any]:
         """The `config.json` that `from_json` reads back."""
-        own = {
+        own: dict[str, Any] = {
             "num_hidden_layers": 1,
             "head_dim": self.head_dim,
             "draft_vocab_size": self.draft_vocab_size,
@@ -83,45 +105,57 @@ class Eagle3HeadConfig(HeadConfig):
         # Where the key is present, the official code expects the embedding in the file.
         if self.target_hidden_size != self.hidden_size:
             own["target_hidden_size"] = self.target_hidden_size
+        if self.aux_layers:
+            own["eagle_aux_hidden_state_layer_ids"] = list(self.aux_layers)
+        flags = "fc_norm", "norm_before_fc", "norm_before_residual", "norm_output"
+        own |= {flag: True for flag in flags if getattr(self, flag)}
         return common_json(self) | own
 
 
-class _Layer(nn.Module):
+class _Layer(HeadLayer):
     def __init__(self, config: Eagle3HeadConfig) -> None:
-        super().__init__()
-        hidden, eps = config.hidden_size, config.rms_norm_eps
-        self.self_attn = Attention(config, 2 * hidden, config.head_dim, layer=0)
-        self.mlp = GatedMLP(config)
-        self.hidden_norm = nn.RMSNorm(hidden, eps=eps)
-        self.input_layernorm = nn.RMSNorm(hidden, eps=eps)
-        self.post_attention_layernorm = nn.RMSNorm(hidden, eps=eps)
+        super().__init__(config, 2 * config.hidden_size, layer=0)
+        self.hidden_norm = norm(config)
+        self.input_layernorm = norm(config)
+        self._norm_before_residual = config.norm_before_residual
 
     def inputs(self, embeddings: Tensor, states: Tensor) -> Tensor:
         """What attention reads, [B, T, 2H]."""
         return torch.cat((self.input_layernorm(embeddings), self.hidden_norm(states)), dim=-1)
 
     def finish(self, states: Tensor, attended: Tensor) -> Tensor:
-        """Both residuals and the MLP: [B, T, H]."""
-        total = states + attended
-        out: Tensor = total + self.mlp(self.post_attention_layernorm(total))
-        return out
+        if self._norm_before_residual:
+            states = self.hidden_norm(states)
+        return super().finish(states, attended)
 
 
-class Eagle3Head(DraftVocab):
-    """The network of an EAGLE-3 head; the embedding is the target's, or beside it in the file."""
+class Eagle3Head(Head):
+    """The network of an EAGLE-3 head; the embedding is the target's, or beside it in the file.
+
+    Args:
+        config: its dimensions.
+    """
 
     def __init__(self, config: Eagle3HeadConfig) -> None:
-        super().__init__(config.draft_vocab_size, config.vocab_size)
+        super().__init__(config, config.draft_vocab_size, num_layers=1)
         self.config = config
-        hidden = config.hidden_size
-        self.fc = nn.Linear(3 * config.target_hidden_size, hidden, bias=False)
+        feature, count = config.target_hidden_size, config.num_features
+        fc_norms = [norm(config, feature) for _ in range(count)]
+        self.fc_norm = nn.ModuleList(fc_norms) if config.fc_norm else None
+        self.input_norm = norm(config, count * feature) if config.norm_before_fc else None
+        self.fc = nn.Linear(count * feature, config.hidden_size, bias=False)
         self.midlayer = _Layer(config)
-        self.norm = nn.RMSNorm(hidden, eps=config.rms_norm_eps)
-        self.lm_head = nn.Linear(hidden, config.draft_vocab_size, bias=False)
-        self.rotary = Rotary(config.head_dim, config.rope_theta)
+        self.norm = norm(config)
+        self.lm_head = self.make_lm_head(config)
 
     def fuse(self, features: Tensor) -> Tensor:
-        """The first states, of the target's three features side by side: [..., 3D] → [..., H]."""
+        """The first states, of the target's features side by side: [..., C*D] → [..., H]."""
+        if self.fc_norm is not None:
+            parts = features.chunk(len(self.fc_norm), dim=-1)
+            pairs = zip(self.fc_norm, parts, strict=True)
+            features = torch.cat([own(part) for own, part in pairs], dim=-1)
+        if self.input_norm is not None:
+            features = self.input_norm(features)
         states: Tensor = self.fc(features)
         return states
 
@@ -145,15 +179,17 @@ class Eagle3Head(DraftVocab):
         layer = self.midlayer
         rotation: Rotation = self.rotary(position_ids, states.dtype)
         attended = layer.self_attn(layer.inputs(embeddings, states), rotation, mask, cache)
-        return layer.finish(states, attended)
+        out = layer.finish(states, attended)
+        return self.norm(out) if self.config.norm_output else out
+
+    def normed(self, states: Tensor) -> Tensor:
+        return states if self.config.norm_output else self.norm(states)
 
     def logits(self, states: Tensor) -> Tensor:
-        """The draft distribution of t_{i+2} over the draft vocabulary: [..., H] → [..., W]."""
-        logits: Tensor = self.lm_head(self.norm(states))
-        return logits
+        """The draft distribution of t_{i+2} over the draft vocabulary: [..., H] → [..., W].
 
-    def layer_shapes(self) -> list[LayerShape]:
-        """What a cache for this head holds."""
-        config, weight = self.config, self.fc.weight
-        dim = config.head_dim
-        return [LayerShape(weight.device, weight.dtype, config.num_key_value_heads, dim, dim)]
+        Only of a head with an output layer of its own.
+        """
+        assert self.lm_head is not None
+        logits: Tensor = self.lm_head(self.normed(states))
+        return logits

@@ -11,23 +11,16 @@ The pair (f_i, t_{i+1}) sits at position i, the position of the feature.
 Shapes: B texts, T pairs, S keys, H hidden size.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adaeagle.drafters.draft_vocab import DraftVocab
-from adaeagle.drafters.head_layers import (
-    Attention,
-    GatedMLP,
-    HeadConfig,
-    Rotary,
-    Rotation,
-    common_json,
-    read_common,
-)
-from adaeagle.models.kv_cache import KVCache, LayerShape
+from adaeagle.drafters.head_config import HeadConfig, common_json, flat, read_common
+from adaeagle.drafters.head_layers import Head, HeadLayer, Rotation, norm
+from adaeagle.models.kv_cache import KVCache
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +33,19 @@ class EagleHeadConfig(HeadConfig):
     """Tokens drafted from; None: all. The official heads have none of their own."""
 
     @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> "EagleHeadConfig":
-        """Reads a head's `config.json`.
+    def from_json(
+        cls, raw: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+    ) -> "EagleHeadConfig":
+        """Reads a head's `config.json`, and what its weights tell better.
 
-        As the official code does: without `bias` the input layer has one, `head_dim` is ignored.
+        As officially, without `bias` the input layer has one.
         """
+        raw, weights = flat(raw), weights or {}
+        layers = {key.split(".")[1] for key in weights if key.startswith("layers.")}
         return cls(
-            **read_common(raw),
-            num_hidden_layers=raw.get("num_hidden_layers", 1),
-            fc_bias=raw.get("bias", True),
+            **read_common(raw, weights, "layers.0"),
+            num_hidden_layers=len(layers) or raw.get("num_hidden_layers", 1),
+            fc_bias="fc.bias" in weights if weights else raw.get("bias", True),
             draft_vocab_size=raw.get("draft_vocab_size"),
         )
 
@@ -59,19 +56,11 @@ class EagleHeadConfig(HeadConfig):
             own["draft_vocab_size"] = self.draft_vocab_size
         return common_json(self) | own
 
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
 
-
-class _Layer(nn.Module):
+class _Layer(HeadLayer):
     def __init__(self, config: EagleHeadConfig, layer: int) -> None:
-        super().__init__()
-        hidden, eps = config.hidden_size, config.rms_norm_eps
-        self.self_attn = Attention(config, hidden, config.head_dim, layer)
-        self.mlp = GatedMLP(config)
-        self.post_attention_layernorm = nn.RMSNorm(hidden, eps=eps)
-        self.input_layernorm = nn.RMSNorm(hidden, eps=eps) if layer > 0 else None
+        super().__init__(config, config.hidden_size, layer)
+        self.input_layernorm = norm(config) if layer > 0 else None
 
     def forward(
         self, x: Tensor, rotation: Rotation, mask: Tensor | None, cache: KVCache | None
@@ -82,25 +71,22 @@ class _Layer(nn.Module):
         """What attention reads, [B, T, H]."""
         return x if self.input_layernorm is None else self.input_layernorm(x)
 
-    def finish(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Both residuals and the MLP: [B, T, H]."""
-        total = x + attended
-        out: Tensor = total + self.mlp(self.post_attention_layernorm(total))
-        return out
 
+class EagleHead(Head):
+    """The network of an EAGLE-1/2 head; the embedding is the target's, and mostly the output layer.
 
-class EagleHead(DraftVocab):
-    """The network of an EAGLE-1/2 head; embedding and output head are the target's."""
+    Args:
+        config: its dimensions.
+    """
 
     def __init__(self, config: EagleHeadConfig) -> None:
         size = config.draft_vocab_size
-        super().__init__(config.vocab_size if size is None else size, config.vocab_size)
+        num_layers = config.num_hidden_layers
+        super().__init__(config, config.vocab_size if size is None else size, num_layers)
         self.config = config
         self.fc = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=config.fc_bias)
-        self.layers = nn.ModuleList(
-            _Layer(config, layer) for layer in range(config.num_hidden_layers)
-        )
-        self.rotary = Rotary(config.head_dim, config.rope_theta)
+        self.layers = nn.ModuleList(_Layer(config, layer) for layer in range(num_layers))
+        self.lm_head = self.make_lm_head(config)
 
     def forward(
         self,
@@ -128,10 +114,3 @@ class EagleHead(DraftVocab):
         for layer in self.layers:
             x = layer(x, rotation, mask, cache)
         return x
-
-    def layer_shapes(self) -> list[LayerShape]:
-        """What a cache for this head holds."""
-        config, weight = self.config, self.fc.weight
-        dim = config.head_dim
-        shape = LayerShape(weight.device, weight.dtype, config.num_key_value_heads, dim, dim)
-        return [shape] * config.num_hidden_layers

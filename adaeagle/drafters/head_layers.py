@@ -1,97 +1,32 @@
-"""What the EAGLE heads are built from: dimensions, rotary positions, attention, gated MLP.
+"""What the EAGLE heads are built from: rotary positions, attention, gated MLP, a decoder layer.
 
 Parameter names are those of the official checkpoints.
-Shapes: B texts, T pairs, S keys, D head dimension.
+Shapes: B texts, T pairs, S keys, H hidden size, D head dimension.
 """
-
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import ACT2FN
 
+from adaeagle.drafters.draft_vocab import DraftVocab
+from adaeagle.drafters.head_config import HeadConfig, frequencies
 from adaeagle.models.kernels import Mode, Product
-from adaeagle.models.kv_cache import KVCache
+from adaeagle.models.kv_cache import KVCache, LayerShape
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each [B, T, 1, D]."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeadConfig:
-    """Dimensions that every head has."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    vocab_size: int
-    rms_norm_eps: float
-    hidden_act: str
-    rope_theta: float
-    qkv_bias: bool
-
-
-def read_common(raw: dict[str, Any]) -> dict[str, Any]:
-    """The fields of `HeadConfig` from the raw `config.json`: absent keys have a meaning too."""
-    missing = [
-        key
-        for key in ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
-        if key not in raw
-    ]
-    if missing:
-        raise ValueError(f"a head's config.json must have {missing}, got keys {sorted(raw)}")
-    return {
-        "hidden_size": raw["hidden_size"],
-        "intermediate_size": raw["intermediate_size"],
-        "num_attention_heads": raw["num_attention_heads"],
-        "num_key_value_heads": raw.get("num_key_value_heads") or raw["num_attention_heads"],
-        "vocab_size": raw["vocab_size"],
-        "rms_norm_eps": raw.get("rms_norm_eps", 1e-6),
-        "hidden_act": raw.get("hidden_act", "silu"),
-        "rope_theta": _rope_theta(raw),
-        "qkv_bias": raw.get("qkv_bias", False),
-    }
-
-
-def _rope_theta(raw: dict[str, Any]) -> float:
-    """The rotary base: 10000 where the file has none, whatever the target's, as officially."""
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind != "default":
-        raise NotImplementedError(f"the rope type of a draft head must be 'default', got {kind!r}")
-    return float(raw.get("rope_theta", rope.get("rope_theta", 10000.0)))
-
-
-def common_json(config: HeadConfig) -> dict[str, Any]:
-    """What `read_common` reads back, as the official files say it."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_attention_heads": config.num_attention_heads,
-        "num_key_value_heads": config.num_key_value_heads,
-        "vocab_size": config.vocab_size,
-        "rms_norm_eps": config.rms_norm_eps,
-        "hidden_act": config.hidden_act,
-        "rope_theta": config.rope_theta,
-        "qkv_bias": config.qkv_bias,
-    }
-
-
 class Rotary:
-    """Llama's rotary positions.
+    """Llama's rotary positions, scaled where a head's config says so.
 
     The frequencies are float32 whatever the head's dtype, so they are no buffer: a cast of the head
     would round them, and far positions with them.
     """
 
-    def __init__(self, head_dim: int, theta: float) -> None:
-        powers = torch.arange(0, head_dim, 2, dtype=torch.float32) / head_dim
-        self._frequencies = theta**-powers
+    def __init__(self, config: HeadConfig) -> None:
+        self._frequencies, self._scale = frequencies(config)
 
     def __call__(self, position_ids: Tensor, dtype: torch.dtype) -> Rotation:
         """Angles of positions [B, T] int64."""
@@ -99,7 +34,8 @@ class Rotary:
             self._frequencies = self._frequencies.to(position_ids.device)
         angles = position_ids.unsqueeze(-1).float() * self._frequencies
         angles = torch.cat((angles, angles), dim=-1).unsqueeze(2)  # [B, T, 1, D]
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        cos, sin = angles.cos() * self._scale, angles.sin() * self._scale
+        return cos.to(dtype), sin.to(dtype)
 
 
 def _rotate(states: Tensor, rotation: Rotation) -> Tensor:
@@ -115,16 +51,15 @@ class Attention(nn.Module):
     Args:
         config: sizes of the head.
         input_size: width of what queries, keys and values are made from.
-        head_dim: of each attention head.
         layer: its place in a cache.
     """
 
-    def __init__(self, config: HeadConfig, input_size: int, head_dim: int, layer: int) -> None:
+    def __init__(self, config: HeadConfig, input_size: int, layer: int) -> None:
         super().__init__()
         self.layer = layer
-        self.head_dim = head_dim
-        size = config.num_attention_heads * head_dim
-        kv_size = config.num_key_value_heads * head_dim
+        self.head_dim = config.head_dim
+        size = config.num_attention_heads * config.head_dim
+        kv_size = config.num_key_value_heads * config.head_dim
         self.is_grouped = config.num_key_value_heads != config.num_attention_heads
         self.q_proj = nn.Linear(input_size, size, bias=config.qkv_bias)
         self.k_proj = nn.Linear(input_size, kv_size, bias=config.qkv_bias)
@@ -212,3 +147,65 @@ class GatedMLP(nn.Module):
         return self.down_proj(  # type: ignore[no-any-return]
             self.activation(self.gate_proj(x)) * self.up_proj(x)
         )
+
+
+class HeadLayer(nn.Module):
+    """A decoder layer without what comes before its attention, in which the heads differ.
+
+    Args:
+        config: sizes of the head.
+        input_size: width of what attention reads.
+        layer: its place in a cache.
+    """
+
+    def __init__(self, config: HeadConfig, input_size: int, layer: int) -> None:
+        super().__init__()
+        self.self_attn = Attention(config, input_size, layer)
+        self.mlp = GatedMLP(config)
+        self.post_attention_layernorm = norm(config)
+
+    def finish(self, states: Tensor, attended: Tensor) -> Tensor:
+        """Both residuals and the MLP: [B, T, H]."""
+        total = states + attended
+        out: Tensor = total + self.mlp(self.post_attention_layernorm(total))
+        return out
+
+
+def norm(config: HeadConfig, size: int | None = None) -> nn.RMSNorm:
+    """A norm of a head, of its hidden size or another."""
+    return nn.RMSNorm(size or config.hidden_size, eps=config.rms_norm_eps)
+
+
+class Head(DraftVocab):
+    """What the networks of EAGLE-1/2 and EAGLE-3 have in common.
+
+    Args:
+        config: sizes of the head.
+        draft_vocab_size: tokens it drafts from.
+        num_layers: decoder layers.
+    """
+
+    lm_head: nn.Linear | None
+    """Its own output layer, over the draft vocabulary; None: the target's serves."""
+
+    def __init__(self, config: HeadConfig, draft_vocab_size: int, num_layers: int) -> None:
+        super().__init__(draft_vocab_size, config.vocab_size)
+        self.num_layers = num_layers
+        self.rotary = Rotary(config)
+        heads, dim = config.num_key_value_heads, config.head_dim
+        self._cached = heads, dim, dim
+
+    def make_lm_head(self, config: HeadConfig) -> nn.Linear | None:
+        """Its own output layer, where the config says that it has one."""
+        if not config.has_lm_head:
+            return None
+        return nn.Linear(config.hidden_size, self.size, bias=False)
+
+    def layer_shapes(self) -> list[LayerShape]:
+        """What a cache for this head holds."""
+        weight = self.get_parameter("fc.weight")
+        return [LayerShape(weight.device, weight.dtype, *self._cached)] * self.num_layers
+
+    def normed(self, states: Tensor) -> Tensor:
+        """What the output layer reads of the head's output: [..., H]."""
+        return states

@@ -4,16 +4,13 @@ Source: EAGLE, Li et al. 2024, https://arxiv.org/abs/2401.15077, and speculative
 et al. 2022, https://arxiv.org/abs/2211.17192; see the modules of the two drafters.
 """
 
-import json
 from pathlib import Path
-
-import torch
-from safetensors import safe_open
 
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.drafters.eagle import EagleDrafter
+from adaeagle.drafters.head_files import weight_names
 from adaeagle.models.target import Target
 
 LM = "-lm"
@@ -77,20 +74,7 @@ def is_head(name: str) -> bool:
     """
     folder = Path(name)
     if folder.is_dir():
-        return "fc.weight" in _weight_names(folder)
+        return "fc.weight" in weight_names(folder)
     if name.startswith((".", "/")):  # the hub would take it for a bad id
         raise FileNotFoundError("there is no such folder")
     return "eagle" in name.lower()
-
-
-def _weight_names(folder: Path) -> set[str]:
-    if (folder / "model.safetensors").is_file():
-        with safe_open(folder / "model.safetensors", framework="pt") as weights:
-            return set(weights.keys())
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    path = folder / "pytorch_model.bin"
-    if path.is_file():
-        return set(torch.load(path, map_location="meta", weights_only=True))
-    raise FileNotFoundError("it holds no model.safetensors and no pytorch_model.bin")

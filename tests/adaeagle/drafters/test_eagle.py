@@ -161,15 +161,6 @@ def test_hidden_size_of_another_target(target: Target) -> None:
         EagleDrafter.from_pretrained(str(GOLDEN / "trained/eagle_head"), target)
 
 
-def test_a_scaled_rope_is_refused(target: Target, changed_head: Callable[[Change], str]) -> None:
-    def scale(raw: dict[str, Any], weights: dict[str, Tensor]) -> None:
-        raw["rope_scaling"] = {"type": "linear", "factor": 2.0}
-
-    name = changed_head(scale)
-    with pytest.raises(NotImplementedError, match=r"rope type .* must be 'default', got 'linear'"):
-        EagleDrafter.from_pretrained(name, target)
-
-
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "no-such-head"])
 def test_missing_folders(name: str, target: Target) -> None:
     with pytest.raises(FileNotFoundError, match="a draft head must be a folder, a bundled name"):
