@@ -189,10 +189,10 @@ def read_common(
     num_heads = raw["num_attention_heads"]
     head_dim = raw["hidden_size"] // num_heads
     num_key_heads = raw.get("num_key_value_heads", num_heads)
-    query, key = (weights.get(f"{layer}.self_attn.{name}_proj.weight") for name in "qk")
-    if query is not None and key is not None:
-        head_dim = query.shape[0] // num_heads
-        num_key_heads = key.shape[0] // max(1, head_dim)
+    queries, keys = (weights.get(f"{layer}.self_attn.{name}_proj.weight") for name in "qk")
+    if queries is not None and keys is not None:
+        head_dim = len(queries) // num_heads
+        num_key_heads = len(keys) // max(1, head_dim)
     return {
         **{key: raw[key] for key in SIZES},
         "num_key_value_heads": num_key_heads,

@@ -4,6 +4,8 @@ Source: EAGLE, Li et al. 2024, https://arxiv.org/abs/2401.15077, and speculative
 et al. 2022, https://arxiv.org/abs/2211.17192; see the modules of the two drafters.
 """
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from adaeagle.data.bundled import bundled_folder
@@ -11,7 +13,11 @@ from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.causal_lm import ModelDrafter
 from adaeagle.drafters.eagle import EagleDrafter
 from adaeagle.drafters.head_files import weight_names
+from adaeagle.drafters.medusa import medusa
 from adaeagle.models.target import Target
+
+MEDUSA_BLOCK = re.compile(r"(medusa_heads?\.)?(\d+\.\d+\.linear|blocks\.\d+\.layers\.\d+)\.weight")
+"""The name of a weight that only Medusa's heads have."""
 
 LM = "-lm"
 """The end of a bundled model's name that means its small LM: `mini-lm`."""
@@ -47,7 +53,7 @@ def lm(target: Target, model: str = "mini", revision: str | None = None) -> Mode
 
 
 def pretrained(target: Target, name: str, revision: str | None = None) -> Drafter:
-    """An EAGLE head or a small LM, whichever the files say.
+    """An EAGLE head, Medusa's heads or a small LM, whichever the files say.
 
     Args:
         target: what it drafts for.
@@ -59,22 +65,26 @@ def pretrained(target: Target, name: str, revision: str | None = None) -> Drafte
             return lm(target, name.removesuffix(LM))
         if bundled_folder(name, "eagle_head"):
             return eagle(target, name)
-    if is_head(name):
-        return eagle(target, name, revision=revision)
-    return lm(target, name, revision)
+    return LOADERS[kind_of(name)](target, name, revision=revision)
 
 
-def is_head(name: str) -> bool:
-    """Whether a name is that of an EAGLE head.
+LOADERS: dict[str, Callable[..., Drafter]] = {"eagle": eagle, "medusa": medusa, "lm": lm}
 
-    Its files tell: a head has an input layer `fc`. Of an id of the hub, only its name is known.
+
+def kind_of(name: str) -> str:
+    """Which of `LOADERS` loads a folder or an id of the hub.
+
+    Files tell: EAGLE heads have an input layer `fc`. Of an id of the hub, only its name is known.
 
     Raises:
         FileNotFoundError: the path of a folder leads nowhere, or to no weights.
     """
     folder = Path(name)
     if folder.is_dir():
-        return "fc.weight" in weight_names(folder)
+        names = weight_names(folder)
+        if "fc.weight" in names:
+            return "eagle"
+        return "medusa" if any(map(MEDUSA_BLOCK.fullmatch, names)) else "lm"
     if name.startswith((".", "/")):  # the hub would take it for a bad id
         raise FileNotFoundError("there is no such folder")
-    return "eagle" in name.lower()
+    return next((kind for kind in ("eagle", "medusa") if kind in name.lower()), "lm")

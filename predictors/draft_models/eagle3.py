@@ -46,7 +46,7 @@ def default_head3_config(target: Target, draft_vocab_size: int | None = None) ->
 def begin_as_target(head: Eagle3Head, target: Target) -> None:
     """Gives the head the target's output layer for its draft tokens, where the widths agree."""
     output: Tensor = target.model.get_output_embeddings().weight  # type: ignore[no-untyped-call]
-    if head.lm_head.in_features == output.shape[1]:
+    if head.lm_head is not None and head.lm_head.in_features == output.shape[1]:
         vocab = head.vocab_map
         head.lm_head.weight.copy_(output if vocab is None else output[vocab.to(output.device)])
 

@@ -133,6 +133,7 @@ def token_reader(family: str, has_draft_vocab: bool) -> EagleDrafter:
         if has_draft_vocab:
             ids = draft_ids(target)
             head.set_vocab(ids)
+        assert head.lm_head is not None
         head.lm_head.weight.copy_(target.model.get_output_embeddings().weight[ids])  # type: ignore[no-untyped-call]
     return EagleDrafter(head, target)
 

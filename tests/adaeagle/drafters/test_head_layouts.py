@@ -18,7 +18,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from adaeagle import EagleDrafter, Target, generate
 from adaeagle.drafters.eagle import load_head
 from adaeagle.drafters.eagle3_head import Eagle3Head, Eagle3HeadConfig
-from adaeagle.drafters.pretrained import is_head, pretrained
+from adaeagle.drafters.pretrained import kind_of, pretrained
 from adaeagle.models.backbone import LAST
 
 VOCAB, HIDDEN, INNER, HEADS, KV, DRAFT, EPS = 96, 48, 64, 4, 2, 24, 1e-5
@@ -41,7 +41,7 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }  # fmt: skip
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
-LINEAR = {"type": "linear", "factor": 2.0}
+LINEAR = {"rope_type": "linear", "factor": 2.0}
 
 Weights = dict[str, Tensor]
 
@@ -172,7 +172,7 @@ def test_a_published_layout_loads_drafts_and_comes_back(
 ) -> None:
     raw, weights = LAYOUTS[layout]
     name = write(tmp_path / "head", raw, weights)
-    assert is_head(name)
+    assert kind_of(name) == "eagle"
     drafter = pretrained(target, name)
     assert isinstance(drafter, EagleDrafter)
     assert drafter.kind == ("eagle" if "eagle1" in layout else "eagle3")
@@ -210,7 +210,7 @@ REFUSED: dict[str, tuple[dict[str, Any], Weights, str]] = {
     "partial rotary": (EAGLE3 | {"partial_rotary_factor": 0.5}, eagle3(), "partial_rotary_factor"),
     "window": (EAGLE3 | {"sliding_window": 4096}, eagle3(), "sliding_window .* must be absent"),
     "unknown key": (EAGLE3 | {"residual_multiplier": 0.2}, eagle3(), "residual_multiplier"),
-    "dynamic": (EAGLE3 | {"rope_scaling": LINEAR | {"type": "dynamic"}}, eagle3(), "'dynamic'"),
+    "dynamic": (EAGLE3 | {"rope_scaling": LINEAR | {"rope_type": "dynamic"}}, eagle3(), "'dynamic'"),
     "half a rope": (EAGLE3 | {"rope_scaling": {"type": "yarn"}}, eagle3(), "rope_scaling .* whole"),
     "activation": (EAGLE1 | {"hidden_act": "swiglu"}, eagle1(), "hidden_act must be one of"),
     "dflash": (
@@ -315,7 +315,7 @@ def test_rotary_positions_are_those_of_transformers(rope: dict[str, Any] | None)
     config = Eagle3HeadConfig.from_json(raw)
     like = LlamaConfig(
         hidden_size=HIDDEN, num_attention_heads=HEADS, max_position_embeddings=256,
-        rope_theta=5e5, rope_scaling=rope,
+        rope_parameters={"rope_type": "default", "rope_theta": 5e5, **(rope or {})},
     )  # fmt: skip
     positions = torch.tensor([[0, 1, 77, 250]])
     expected = LlamaRotaryEmbedding(like)(torch.empty(0), positions)

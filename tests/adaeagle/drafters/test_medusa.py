@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.medusa import MedusaDrafter
 from adaeagle.drafters.medusa_heads import MedusaHeads
+from adaeagle.drafters.pretrained import kind_of
 from adaeagle.models.target import Target
 from adaeagle.testing import DrafterContract
 from adaeagle.testing.contracts import tiny_pair
@@ -169,3 +170,12 @@ class TestMedusa(DrafterContract):
         heads = MedusaHeads(M, 1, H)
         heads.load_state_dict(random_weights(outputs=False))
         return MedusaDrafter(heads, target)
+
+
+@pytest.mark.parametrize("prefix", ["", "medusa_head.", "module.medusa_head."])
+def test_files_tell_medusas_heads(prefix: str, tmp_path: Path) -> None:
+    weights = {prefix + key: weight for key, weight in random_weights().items()}
+    folder = write(tmp_path, weights, "model.safetensors")
+    assert kind_of(folder) == "medusa"
+    other = write(tmp_path / "lm", {"lm_head.weight": torch.ones(1)}, "model.safetensors")
+    assert kind_of(other) == "lm"

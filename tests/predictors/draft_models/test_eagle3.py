@@ -138,6 +138,7 @@ def test_the_output_layer_begins_as_the_targets(target: Target, draft_vocab_size
     begin_as_target(head, target)
     ids = torch.arange(VOCAB) if head.vocab_map is None else head.vocab_map
     states = torch.randn(3, target.hidden_size)
+    assert head.lm_head is not None
     torch.testing.assert_close(head.lm_head(states), target.logits(states)[:, ids])
 
 
