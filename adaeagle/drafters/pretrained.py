@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adaeagle.data.bundled import bundled_folder
 from adaeagle.drafters.base import Drafter
-from adaeagle.drafters.causal_lm import ModelDrafter
+from adaeagle.drafters.causal_lm import LM, ModelDrafter
 from adaeagle.drafters.eagle import EagleDrafter
 from adaeagle.drafters.head_files import weight_names
 from adaeagle.drafters.medusa import medusa
@@ -18,9 +18,6 @@ from adaeagle.models.target import Target
 
 MEDUSA_BLOCK = re.compile(r"(medusa_heads?\.)?(\d+\.\d+\.linear|blocks\.\d+\.layers\.\d+)\.weight")
 """The name of a weight that only Medusa's heads have."""
-
-LM = "-lm"
-"""The end of a bundled model's name that means its small LM: `mini-lm`."""
 
 
 def eagle(
@@ -62,7 +59,7 @@ def pretrained(target: Target, name: str, revision: str | None = None) -> Drafte
     """
     if not Path(name).exists():
         if name.endswith(LM) and bundled_folder(name.removesuffix(LM), "draft_lm"):
-            return lm(target, name.removesuffix(LM))
+            return lm(target, name)
         if bundled_folder(name, "eagle_head"):
             return eagle(target, name)
     return LOADERS[kind_of(name)](target, name, revision=revision)

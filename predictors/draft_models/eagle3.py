@@ -29,16 +29,14 @@ from predictors.training.optimised import Optimisation
 
 def default_head3_config(target: Target, draft_vocab_size: int | None = None) -> Eagle3HeadConfig:
     """A head in the target's dimensions; the official ones draft from 32,000 tokens at most."""
-    config = target.config
     if draft_vocab_size is not None and not 1 <= draft_vocab_size <= target.vocab_size:
         raise ValueError(
             f"draft_vocab_size must be in 1..{target.vocab_size}, got {draft_vocab_size}"
         )
     return Eagle3HeadConfig(
         **head_dimensions(target),
-        head_dim=config.hidden_size // config.num_attention_heads,
         draft_vocab_size=draft_vocab_size or min(32_000, target.vocab_size),
-        target_hidden_size=config.hidden_size,
+        target_hidden_size=target.hidden_size,
     )
 
 

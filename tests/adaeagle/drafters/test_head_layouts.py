@@ -210,7 +210,9 @@ REFUSED: dict[str, tuple[dict[str, Any], Weights, str]] = {
     "partial rotary": (EAGLE3 | {"partial_rotary_factor": 0.5}, eagle3(), "partial_rotary_factor"),
     "window": (EAGLE3 | {"sliding_window": 4096}, eagle3(), "sliding_window .* must be absent"),
     "unknown key": (EAGLE3 | {"residual_multiplier": 0.2}, eagle3(), "residual_multiplier"),
-    "dynamic": (EAGLE3 | {"rope_scaling": LINEAR | {"rope_type": "dynamic"}}, eagle3(), "'dynamic'"),
+    "dynamic": (
+        EAGLE3 | {"rope_scaling": {"rope_type": "dynamic"}}, eagle3(), "got 'dynamic'",
+    ),
     "half a rope": (EAGLE3 | {"rope_scaling": {"type": "yarn"}}, eagle3(), "rope_scaling .* whole"),
     "activation": (EAGLE1 | {"hidden_act": "swiglu"}, eagle1(), "hidden_act must be one of"),
     "dflash": (

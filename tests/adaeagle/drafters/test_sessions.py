@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from adaeagle import Target
+from adaeagle import ModelDrafter, Target, generate
 from adaeagle.drafters.base import Drafter, DraftSession
 from adaeagle.drafters.session import NodePaths
 
@@ -164,3 +165,29 @@ def test_node_paths() -> None:
     assert depths.tolist() == [[2, 2, 2]]
     assert second[0].int().tolist() == [[0, 1, 1, 0, 0], [1, 0, 0, 1, 0], [0, 1, 0, 0, 1]]
     assert len(nodes) == 5
+
+
+@pytest.mark.parametrize(("size", "other"), [(200, 202), (202, 200)])
+def test_a_draft_model_padded_otherwise_drafts_what_both_have(
+    size: int, other: int, make_model: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    target = Target(make_model("llama", vocab_size=size))
+    small = Target(make_model("llama", vocab_size=other))
+    drafter = ModelDrafter(small, target)
+    assert drafter.num_common == 200
+    assert (drafter.vocab_map is None) == (size == 200)
+    for temperature in (0.0, 1.0):
+        settings: dict[str, Any] = {
+            "max_new_tokens": 20, "temperature": temperature, "sampling": "coupled",
+        }  # fmt: skip
+        plain = generate(target, None, "vanilla", [size - 1, 5], **settings)
+        drafted = generate(target, drafter, "eagle2(depth=2, width=3)", [size - 1, 5], **settings)
+        assert drafted.token_ids == plain.token_ids
+    assert not caplog.records
+    named = Target.from_pretrained("mini")
+    ModelDrafter(named, Target.from_pretrained("mini"))
+    assert not caplog.records
+    assert named.tokenizer is not None
+    named.tokenizer.add_tokens(["<another>"])
+    ModelDrafter(named, Target.from_pretrained("mini"))
+    assert "have different tokenizers" in caplog.text
