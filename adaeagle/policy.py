@@ -3,16 +3,18 @@
 Shapes: P rounds side by side (1 in live decoding of one text), N drafted nodes, F frontier nodes.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
+from adaeagle.display import Displayed
 from adaeagle.identity import Identify
 from adaeagle.search_space import SearchSpace
 from adaeagle.tree import ROOT, DraftTree, Level, likeliest
@@ -156,8 +158,11 @@ class Outcome:
         )
 
 
-class Component(ABC):  # noqa: B024 - policies and stop rules have the abstract methods
-    """What policies and stop rules have in common: what they read, what they learn."""
+class Component(Displayed, ABC):
+    """What policies and stop rules have in common: what they read, what they learn.
+
+    Two of them are equal whose class and arguments are, whatever each has learned.
+    """
 
     learns: bool = False
     """`observe` changes later decisions, so rounds must be replayed in step."""
@@ -173,6 +178,29 @@ class Component(ABC):  # noqa: B024 - policies and stop rules have the abstract 
 
     search_space: ClassVar[SearchSpace] = {}
     """Which arguments a sweep may set, and within which bounds."""
+
+    _given: tuple[tuple[Any, ...], dict[str, Any]]  # what the constructor was called with
+
+    def __new__(cls, *positional: Any, **keywords: Any) -> Self:
+        made = super().__new__(cls)
+        made._given = positional, keywords
+        return made
+
+    def summary(self) -> dict[str, object]:
+        positional, keywords = self._given
+        given = inspect.signature(type(self)).bind_partial(*positional, **keywords)
+        given.apply_defaults()
+        return dict(given.arguments)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Component)
+            and type(self) is type(other)
+            and self.summary() == other.summary()
+        )
+
+    def __hash__(self) -> int:
+        return hash(type(self))
 
     @classmethod
     def is_feasible(cls, arguments: Mapping[str, Any]) -> bool:

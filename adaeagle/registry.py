@@ -66,8 +66,8 @@ def _shadowed(error: ModuleNotFoundError) -> ImportError | None:
     )
 
 
-def get_policy(spec: str | Policy) -> Policy:
-    """The policy a string describes; a policy object is handed back as it is.
+def get_policy(spec: str | Policy | StopRule) -> Policy:
+    """The policy a string describes; a policy is handed back as it is.
 
     A stop rule alone means a chain that it stops: `confidence(threshold=0.4)` is
     `chain(stop=confidence(threshold=0.4))`. The path of a folder that `adaeagle export` wrote means
@@ -78,6 +78,10 @@ def get_policy(spec: str | Policy) -> Policy:
     """
     if isinstance(spec, Policy):
         return spec
+    if isinstance(spec, StopRule):
+        return lookup("chain")(stop=spec)  # type: ignore[no-any-return]
+    if not isinstance(spec, str):
+        raise TypeError(f"policy must be a policy or a spec such as 'eagle2', got {spec!r}")
     if spec not in names() and is_policy_folder(spec):
         spec = read_spec(Path(spec))
     built = build(spec)

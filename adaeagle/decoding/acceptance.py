@@ -54,7 +54,15 @@ class Acceptance:
         )
 
     def first(self, sequence: Sequence, logits: Tensor) -> int:
-        """The token after a prompt, whose logits are [1, 1, V]."""
+        """The token after a prompt, whose logits are [1, 1, V].
+
+        Raises:
+            ArithmeticError: they are no numbers, as in half precision where activations overflow.
+        """
+        if bool(logits.isnan().any()):
+            raise ArithmeticError(
+                f"the target's logits must be numbers, got NaN in {logits.dtype}: try another dtype"
+            )
         tree = DraftTree.empty(1, self._device)
         [verdict] = self.accept([sequence], tree, tree.valid.unsqueeze(2), logits, None)
         return verdict.emitted[0]
@@ -119,6 +127,8 @@ class Acceptance:
         path = verification.rejection(tree, probs, distributions, uniform)
         # The bonus token is drawn by inversion, so that the seed alone decides.
         total = path.bonus_probs.double().cumsum(0)
+        if not float(total[-1]) > 0:
+            raise ArithmeticError("the target's distribution must sum to 1, its logits hold NaN")
         bonus = torch.searchsorted(total, uniform() * total[-1:], right=True)
         tokens = tree.token_ids[0, path.rows].tolist()
         return Verdict(path.rows, [*tokens, min(int(bonus), len(total) - 1)], path.tested)

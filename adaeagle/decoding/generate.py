@@ -1,13 +1,19 @@
 """Texts under a policy, whole or piece by piece, alone or side by side. A round is `decoder`'s."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as Many
+from dataclasses import replace
 from functools import partial
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from adaeagle.decoding.decoder import Decoder
+from adaeagle.decoding.prompt_ids import Prompt, read_prompt
 from adaeagle.decoding.sampling import Sampling, SamplingMode
 from adaeagle.decoding.sequence import Sequence
+from adaeagle.decoding.texts import GrowingText, StopStrings
 from adaeagle.drafters.base import Drafter
 from adaeagle.drafters.identify import identify
 from adaeagle.models.target import Target
@@ -20,7 +26,7 @@ def generate(
     target: Target,
     drafter: Drafter | None,
     policy: Policy | str,
-    prompt_ids: Many[int],
+    prompt_ids: Prompt,
     *,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -29,6 +35,7 @@ def generate(
     sampling: SamplingMode = "rejection",
     seed: int = 0,
     stop_token_ids: Many[int] | None = None,
+    stop: Many[str] = (),
 ) -> Generation:
     """Continues a prompt; the text does not depend on drafter or policy, its speed does.
 
@@ -36,7 +43,8 @@ def generate(
         target: the model whose text it is.
         drafter: proposes tokens; None is enough for a policy that never drafts.
         policy: how much to draft and in which shape, as an object or a spec for `get_policy`.
-        prompt_ids: at least one token.
+        prompt_ids: at least one token, as a list, a tensor [T] or [1, T], or a `BatchEncoding` of
+            one row; or a conversation, as the messages that `target.encode_chat` takes.
         max_new_tokens: most tokens to emit; the target's `max_length` limits prompt and text.
         temperature: 0 takes the likeliest token.
         top_p: see `Sampling`.
@@ -45,9 +53,12 @@ def generate(
             target's distribution; `coupled` lets the seed alone decide the text, and accepts less.
         seed: of everything random in this text.
         stop_token_ids: end the text, and are its last token; None: the model's own; []: never.
+        stop: texts at which it ends too, with the token that completes the first of them.
 
     Raises:
+        TypeError: an argument is of another kind, such as a text for token ids.
         ValueError: an argument is out of its range, or the prompt fills the context.
+        ArithmeticError: the target's logits are no numbers.
     """
     pieces = stream(
         target,
@@ -61,6 +72,7 @@ def generate(
         sampling=sampling,
         seed=seed,
         stop_token_ids=stop_token_ids,
+        stop=stop,
     )
     return Generation.of(list(pieces))
 
@@ -69,7 +81,7 @@ def stream(
     target: Target,
     drafter: Drafter | None,
     policy: Policy | str,
-    prompt_ids: Many[int],
+    prompt_ids: Prompt,
     *,
     max_new_tokens: int = 256,
     temperature: float = 0.0,
@@ -78,6 +90,7 @@ def stream(
     sampling: SamplingMode = "rejection",
     seed: int = 0,
     stop_token_ids: Many[int] | None = None,
+    stop: Many[str] = (),
 ) -> Iterator[Piece]:
     """Like `generate`, a piece at a time: the prefill's token first, then each round's."""
     pieces = stream_batch(
@@ -92,6 +105,7 @@ def stream(
         sampling=sampling,
         seed=seed,
         stop_token_ids=stop_token_ids,
+        stop=stop,
     )
     return (piece for _, piece in pieces)
 
@@ -100,7 +114,7 @@ def generate_batch(
     target: Target,
     drafter: Drafter | None,
     policy: Policy | str,
-    prompts: Many[Many[int]],
+    prompts: Many[Prompt],
     *,
     max_batch: int = 8,
     max_new_tokens: int | Many[int] = 256,
@@ -110,6 +124,7 @@ def generate_batch(
     sampling: SamplingMode = "rejection",
     seed: int | Many[int] = 0,
     stop_token_ids: Many[int] | None = None,
+    stop: Many[str] = (),
 ) -> list[Generation]:
     """Continues many prompts side by side: each text is what `generate` makes of it alone.
 
@@ -122,7 +137,7 @@ def generate_batch(
         policy: as in `generate`. One that learns from each round begins anew with every
             `max_batch` texts, which then wait for each other; one that learns across texts takes
             them one after another.
-        prompts: at least one token each.
+        prompts: each as in `generate`.
         max_batch: most texts side by side.
         max_new_tokens: of every text, or of each.
         temperature: as in `generate`.
@@ -131,6 +146,7 @@ def generate_batch(
         sampling: as in `generate`.
         seed: of each text; one number: of the first, and one more for every next.
         stop_token_ids: as in `generate`.
+        stop: as in `generate`.
 
     Raises:
         ValueError: an argument is out of its range, or a prompt fills the context.
@@ -149,6 +165,7 @@ def generate_batch(
         sampling=sampling,
         seed=seed,
         stop_token_ids=stop_token_ids,
+        stop=stop,
     ):
         pieces[number].append(piece)
     return [Generation.of(own) for own in pieces]
@@ -158,7 +175,7 @@ def stream_batch(
     target: Target,
     drafter: Drafter | None,
     policy: Policy | str,
-    prompts: Many[Many[int]],
+    prompts: Many[Prompt],
     *,
     max_batch: int = 8,
     max_new_tokens: int | Many[int] = 256,
@@ -168,25 +185,30 @@ def stream_batch(
     sampling: SamplingMode = "rejection",
     seed: int | Many[int] = 0,
     stop_token_ids: Many[int] | None = None,
+    stop: Many[str] = (),
 ) -> Iterator[tuple[int, Piece]]:
     """Like `generate_batch`, a piece at a time, each with the number of its prompt."""
     if max_batch < 1:
         raise ValueError(f"max_batch must be >= 1, got {max_batch}")
+    _check_kinds(target, drafter, prompts)
     how = Sampling(temperature, top_p, top_k, sampling)
     target.check_processors(how.is_greedy)
     stops = frozenset(target.eos_token_ids if stop_token_ids is None else stop_token_ids)
+    stop_strings = StopStrings(stop, target.tokenizer) if stop else None
     limits = _each("max_new_tokens", max_new_tokens, len(prompts))
     if isinstance(seed, int):
         seed = range(seed, seed + len(prompts))
     seeds = _each("seed", seed, len(prompts))
+    read = [read_prompt(target, prompt) for prompt in prompts]
     sequences = [
         Sequence(
-            prompt_ids=_checked(target, prompt_ids),
+            prompt_ids=prompt_ids,
             limit=_limit(target, prompt_ids, most),
             stop_token_ids=stops,
             seed=own_seed,
+            stop=stop_strings,
         )
-        for prompt_ids, most, own_seed in zip(prompts, limits, seeds, strict=True)
+        for prompt_ids, most, own_seed in zip(read, limits, seeds, strict=True)
     ]
     policy = get_policy(policy)
     policy.check(partial(identify, target, drafter))
@@ -196,7 +218,19 @@ def stream_batch(
     keeps_rows = policy.learns and policy.scope == "row"
     if keeps_rows and policy.state_dict():
         max_batch = 1
-    return _side_by_side(begin, sequences, max_batch, is_continuous=not keeps_rows)
+    pieces = _side_by_side(begin, sequences, max_batch, is_continuous=not keeps_rows)
+    return pieces if target.tokenizer is None else _with_texts(pieces, sequences, target.tokenizer)
+
+
+def _with_texts(
+    pieces: Iterator[tuple[int, Piece]],
+    sequences: Many[Sequence],
+    tokenizer: PreTrainedTokenizerBase,
+) -> Iterator[tuple[int, Piece]]:
+    texts = [GrowingText(tokenizer) for _ in sequences]
+    for number, piece in pieces:
+        text = texts[number].add(piece.token_ids, is_last=sequences[number].is_done)
+        yield number, replace(piece, text=text)
 
 
 def _each(name: str, values: int | Many[int], count: int) -> Many[int]:
@@ -208,20 +242,16 @@ def _each(name: str, values: int | Many[int], count: int) -> Many[int]:
     return values
 
 
-def _checked(target: Target, prompt_ids: Many[int]) -> list[int]:
-    if len(prompt_ids) < 1:
-        raise ValueError("prompt_ids must hold at least one token, got none")
-    if len(prompt_ids) >= target.max_length:
-        raise ValueError(
-            f"prompt_ids must be shorter than the context of {target.max_length} tokens, "
-            f"got {len(prompt_ids)}"
+def _check_kinds(target: Any, drafter: Any, prompts: Any) -> None:
+    """Says in one line what stands in another's place."""
+    if isinstance(target, str | Drafter | Policy):
+        raise TypeError(f"target must be an adaeagle.Target, got {target!r}")
+    if isinstance(drafter, str | Target | Policy):
+        raise TypeError(
+            f"drafter must come from adaeagle.get_drafter(spec, target) or be None, got {drafter!r}"
         )
-    low, high = min(prompt_ids), max(prompt_ids)
-    if low < 0 or high >= target.vocab_size:
-        raise ValueError(
-            f"prompt_ids must be in 0..{target.vocab_size - 1}, got {low if low < 0 else high}"
-        )
-    return list(prompt_ids)
+    if isinstance(prompts, str | Mapping) or not isinstance(prompts, Many):
+        raise TypeError(f"prompts must be a list of prompts, got {type(prompts).__name__}")
 
 
 def _limit(target: Target, prompt_ids: Many[int], max_new_tokens: int) -> int:

@@ -18,6 +18,10 @@ from transformers import (
 SamplingMode = Literal["rejection", "coupled"]
 SAMPLING_MODES = ("rejection", "coupled")
 
+LOWEST = 1e-30
+"""Temperatures below are taken for this one, at which the likeliest token has all probability; by a
+lower one float32 logits overflow."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
@@ -67,7 +71,7 @@ class Sampling:
     def _warpers(self) -> LogitsProcessorList:
         warpers = LogitsProcessorList()
         if self.temperature not in (0.0, 1.0):
-            warpers.append(TemperatureLogitsWarper(self.temperature))
+            warpers.append(TemperatureLogitsWarper(max(self.temperature, LOWEST)))
         if self.top_k > 0:
             warpers.append(TopKLogitsWarper(self.top_k))
         if self.top_p < 1:

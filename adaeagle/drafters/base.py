@@ -15,6 +15,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from adaeagle.display import Displayed
 from adaeagle.tree import DraftTree, ExtraRows
 
 Pending = tuple[Tensor, Tensor | None, Sequence[int]]
@@ -142,7 +143,7 @@ class PrefixSession(Protocol):
         ...
 
 
-class Drafter(ABC):
+class Drafter(Displayed, ABC):
     """Proposes tokens for one target; without state of any text."""
 
     name: str
@@ -171,6 +172,9 @@ class Drafter(ABC):
 
     network: nn.Module | None = None
     """Whose weights tell it from others of its name; None where there are none."""
+
+    def summary(self) -> dict[str, object]:
+        return {"name": repr(self.name), "kind": self.kind, "max_depth": self.max_depth}
 
     @abstractmethod
     def begin(self, prompts: Sequence[Sequence[int]], capacity: int) -> DraftSession:

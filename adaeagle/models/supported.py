@@ -7,7 +7,12 @@ with the length of a text. What is not listed is tried (`probe`), so a family ne
 from typing import Any
 
 from torch import nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 ATTENTION = ("sdpa", "eager")
 
@@ -28,6 +33,26 @@ WINDOWED = frozenset({"sliding_attention", "chunked_attention"})
 
 def refusal(config: PreTrainedConfig, reason: str) -> NotImplementedError:
     return NotImplementedError(f"a model of type {config.model_type!r} is not served: {reason}")
+
+
+def read_config(folder: str, revision: str | None, gguf: dict[str, str]) -> PreTrainedConfig:
+    """A model's config, whose own code is not run.
+
+    Raises:
+        NotImplementedError: it cannot be read without.
+    """
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            folder, revision=revision, trust_remote_code=False, **gguf
+        )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise NotImplementedError(
+            f"{folder} brings code of its own, which is never run: its type must be one that "
+            "transformers knows"
+        ) from error
+    return config
 
 
 def check_type(config: PreTrainedConfig) -> None:

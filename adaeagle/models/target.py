@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from adaeagle.data.bundled import bundled_folder
+from adaeagle.display import Displayed
 from adaeagle.models.backbone import LAST, Backbone, Features
 from adaeagle.models.checks import check_tree, input_device, learn
 from adaeagle.models.fetched import fetched_folder
@@ -29,13 +29,20 @@ from adaeagle.models.kernels import Mode, check_mode, mode_of
 from adaeagle.models.kv_cache import KVCache, attention_mask
 from adaeagle.models.output_head import OutputHead
 from adaeagle.models.processors import check_processors
-from adaeagle.models.supported import check_attention, check_length, check_model, check_type
+from adaeagle.models.supported import (
+    check_attention,
+    check_length,
+    check_model,
+    check_type,
+    read_config,
+)
+from adaeagle.models.tokenizer import Messages, encode_chat, load_tokenizer
 from adaeagle.tree import DraftTree, ExtraRows, ancestors
 
 log = logging.getLogger(__name__)
 
 
-class Target:
+class Target(Displayed):
     """A causal language model that verifies drafts.
 
     Args:
@@ -92,7 +99,8 @@ class Target:
         attn_implementation: str | None = None,
         revision: str | None = None,
         device_map: str | dict[str, Any] | None = None,
-        quantization_config: Any = None,
+        quantization: Any = None,
+        chat_template: str | None = None,
         kernels: Mode = "auto",
     ) -> "Target":
         """Loads a bundled model ("mini"), a fetched one ("smollm2"), a folder, a GGUF file, or a
@@ -100,18 +108,20 @@ class Target:
 
         Args:
             name: what to load.
-            device: where to put it; None: the CPU, or what `device_map` says.
+            device: where to put it; None: what `device_map` says, or the GPU where there is one.
             dtype: of weights and cache; None: the checkpoint's own.
             max_length: most tokens of prompt and text together; None: the model's context.
             attn_implementation: "sdpa" or "eager"; None: what `transformers` takes.
             revision: of a Hugging Face repository.
             device_map: passed to `transformers`, to spread a model over devices.
-            quantization_config: passed to `transformers`, such as a `BitsAndBytesConfig`.
+            quantization: "4bit" or "8bit" by bitsandbytes, or a config that `transformers` takes.
+            chat_template: in place of the tokenizer's own: the template, or a file that holds it.
             kernels: see `Target`; "auto" leaves small models as they are.
 
         Raises:
-            NotImplementedError: the model's drafted text could differ from its plain text.
-            ValueError: the checkpoint lacks weights, or a GGUF file is not whole.
+            NotImplementedError: the model's drafted text could differ from its plain text, or its
+                files bring code of their own.
+            ValueError: the checkpoint lacks weights, or a GGUF file or the tokenizer is not whole.
             FileNotFoundError: a known model has not been fetched.
             ModuleNotFoundError: a GGUF file is given, and the extra `adaeagle[gguf]` is missing.
         """
@@ -122,14 +132,21 @@ class Target:
         gguf = gguf_arguments(name) if is_gguf(name) else {}
         if gguf:
             folder = str(Path(name).parent)
-        check_type(AutoConfig.from_pretrained(folder, revision=revision, **gguf))
-        given = {"device_map": device_map, "quantization_config": quantization_config}
+        check_type(read_config(folder, revision, gguf))
+        if device is None and device_map is None and quantization is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if quantization in ("4bit", "8bit"):
+            quantization = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+                **{f"load_in_{quantization}": True}
+            )
+        given = {"device_map": device_map, "quantization_config": quantization}
         load: Any = AutoModelForCausalLM.from_pretrained  # typed for one of its two answers
         model, loaded = load(
             folder,
             dtype=dtype or "auto",
             attn_implementation=attn_implementation,
             revision=revision,
+            trust_remote_code=False,
             output_loading_info=True,
             **gguf,
             **{key: value for key, value in given.items() if value is not None},
@@ -143,7 +160,7 @@ class Target:
             unwrap(model)
         if device is not None:
             model.to(device)
-        tokenizer = _load_tokenizer(folder, revision, gguf)
+        tokenizer = load_tokenizer(folder, revision, gguf, chat_template)
         return cls(model, tokenizer, max_length=max_length, name=name, kernels=kernels)
 
     @property
@@ -183,21 +200,33 @@ class Target:
         """`logits` for the tokens [W] alone: [..., D] → [..., W]; see `OutputHead.cut_to`."""
         return self._spec.head.cut_to(token_ids).packed(self.kernels)
 
-    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]:
+    def summary(self) -> dict[str, object]:
+        num_parameters = sum(weight.numel() for weight in self.model.parameters())
+        return {
+            "name": repr(self.name),
+            "type": self.config.model_type,
+            "parameters": f"{num_parameters / 1e6:.1f}M",
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "device": self.device,
+            "max_length": self.max_length,
+        }
+
+    def encode_chat(self, messages: str | Messages, **template_arguments: Any) -> list[int]:
         """Token ids of a conversation that the assistant is to continue.
 
         A tokenizer without a chat template gets the contents joined by blank lines.
+
+        Args:
+            messages: each with role and content; a text is one message of the user's.
+            template_arguments: passed to the chat template, such as `enable_thinking=False`.
+
+        Raises:
+            ValueError: there is no tokenizer, or the messages do not fit its template.
         """
         if self.tokenizer is None:
             raise ValueError(f"encode_chat needs a tokenizer, {self.name} has none: pass token ids")
-        if self.tokenizer.chat_template is None:
-            text = "\n\n".join(message["content"] for message in messages)
-            return list(self.tokenizer(text)["input_ids"])
-        text = str(
-            self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
-        # The template writes its own begin token.
-        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        ends = {*self.eos_token_ids, self.tokenizer.eos_token_id}
+        return encode_chat(self.tokenizer, messages, ends, template_arguments)
 
     def check_processors(self, is_greedy: bool = True) -> None:
         """Refuses generation-config settings that change logits and are not applied here."""
@@ -360,13 +389,3 @@ def _beside(own: Tensor, allowed: Tensor) -> Tensor:
     joined[:, num_rows:, 0] = True
     joined[:, num_rows:, num_rows:] = allowed
     return joined
-
-
-def _load_tokenizer(
-    folder: str, revision: str | None, gguf: dict[str, str]
-) -> PreTrainedTokenizerBase | None:
-    try:
-        return AutoTokenizer.from_pretrained(folder, revision=revision, **gguf)
-    except (OSError, ValueError) as error:
-        log.info("%s has no tokenizer: %s", folder, error)
-        return None

@@ -11,6 +11,7 @@ from typing import get_args
 
 from adaeagle.data.files import difference, write_whole
 from adaeagle.data.splits import Split
+from adaeagle.display import Displayed
 from adaeagle.trace.manifest import Manifest
 from adaeagle.trace.storage import (
     FOLDERS,
@@ -23,7 +24,7 @@ from adaeagle.trace.storage import (
 from adaeagle.trace.text import RecordedText
 
 
-class TraceFolder:
+class TraceFolder(Displayed):
     """A trace on disk, whole or in the making; made by `create` or `open`."""
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -67,6 +68,15 @@ class TraceFolder:
             return cls(Path(path), Manifest.from_json(json.loads(manifest.read_bytes())))
         except ValueError as error:
             raise ValueError(f"{manifest}: {error}") from None
+
+    def summary(self) -> dict[str, object]:
+        manifest = self.manifest
+        return {
+            "path": repr(str(self.path)),
+            "target": repr(manifest.target),
+            "drafter": repr(manifest.drafter),
+            "prompts": f"{self.num_recorded} of {len(manifest.prompt_ids)}",
+        }
 
     def discard_leftovers(self) -> None:
         """Deletes what killed processes were writing; none may be writing now."""

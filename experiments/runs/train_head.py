@@ -184,7 +184,7 @@ def train_head(settings: TrainHeadSettings, target: Target | None = None) -> dic
     started = time.perf_counter()
     records = read_records(settings.data, settings.limit)
     if target is None:
-        target = Target.from_pretrained(settings.target, dtype=settings.dtype)
+        target = Target.from_pretrained(settings.target, device="cpu", dtype=settings.dtype)
     with _folder(target, settings) as folder:
         if folder.result is not None:
             return folder.result

@@ -1,5 +1,6 @@
 """The processed distribution is what `transformers` samples from."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
+from adaeagle import Target, generate
 from adaeagle.decoding.sampling import Sampling
 
 
@@ -71,3 +73,21 @@ def test_logits_are_not_changed() -> None:
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Sampling(**settings)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-38, 1e-45])
+def test_a_temperature_near_0_is_the_greedy_choice(temperature: float) -> None:
+    logits = torch.tensor([[3.0, 9.0, -2.0, 8.99], [1e4, 0.0, -1e4, 9.9e3]])
+    probs = Sampling(temperature=temperature).log_probs(logits).exp()
+    assert torch.equal(probs, torch.nn.functional.one_hot(logits.argmax(-1), 4).float())
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_logits_that_are_no_numbers_are_refused(
+    temperature: float, make_model: Callable[..., Any]
+) -> None:
+    model = copy.deepcopy(make_model("llama"))
+    target = Target(model)
+    model.lm_head.weight.data[5] = torch.nan
+    with pytest.raises(ArithmeticError, match=r"must be numbers, got NaN in torch\.float32"):
+        generate(target, None, "vanilla", [1, 2], temperature=temperature)

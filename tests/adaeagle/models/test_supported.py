@@ -326,7 +326,7 @@ def test_loading_options_reach_transformers(
         attn_implementation="eager",
         revision="main",
         device_map="auto",
-        quantization_config=quantised,
+        quantization=quantised,
     )
     assert given["device_map"] == "auto"
     assert given["quantization_config"] is quantised

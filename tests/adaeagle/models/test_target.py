@@ -1,6 +1,7 @@
 """The target: tree forwards are plain forwards of every path, and what loading refuses."""
 
 import copy
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from adaeagle import DraftTree, Target
+from adaeagle.data.bundled import BUNDLED
 from adaeagle.tree import Level, ancestors
 
 MakePrompt = Callable[[int, int], list[int]]
@@ -175,3 +177,58 @@ def test_missing_weights_are_not_drawn_at_random(tmp_path: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match=r"must hold every weight, missing .*layers\.1\.mlp\.up"):
         Target.from_pretrained(str(folder))
+
+
+MINI = BUNDLED / "mini" / "target"
+
+
+def copied(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(MINI, tmp_path / "model"))
+
+
+def test_a_tokenizer_that_does_not_load_is_told(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    file = folder / "tokenizer.json"
+    file.write_bytes(file.read_bytes()[:2000])
+    with pytest.raises(ValueError, match=r"the tokenizer of .* must be readable, got"):
+        Target.from_pretrained(str(folder))
+
+
+def test_code_of_a_checkpoint_is_not_run(tmp_path: Path) -> None:
+    folder, ran = copied(tmp_path), tmp_path / "ran"
+    raw = json.loads((folder / "config.json").read_text())
+    raw |= {"model_type": "mine", "auto_map": {"AutoConfig": "configuration_my.My"}}
+    (folder / "config.json").write_text(json.dumps(raw))
+    (folder / "configuration_my.py").write_text(f"open({str(ran)!r}, 'w').close()\n")
+    with pytest.raises(NotImplementedError, match="brings code of its own, which is never run"):
+        Target.from_pretrained(str(folder))
+    assert not ran.exists()
+
+
+def test_a_prompt_does_not_end_with_the_end_token(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "chat_template.jinja").unlink()
+    raw = json.loads((folder / "tokenizer.json").read_text())
+    end = {"SpecialToken": {"id": "<|end|>", "type_id": 0}}
+    own = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
+    raw["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [own[0], end],
+        "pair": own,
+        "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [3], "tokens": ["<|end|>"]}},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(raw))
+    assert Target.from_pretrained(str(folder)).encode_chat("List all files")[-1] != 3
+
+
+def test_another_chat_template_and_its_arguments(tmp_path: Path) -> None:
+    template = "{{ messages[0]['content'] }}{% if loud %}!{% endif %}"
+    (tmp_path / "mine.jinja").write_text(template)
+    for given in (template, str(tmp_path / "mine.jinja")):
+        target = Target.from_pretrained("mini", chat_template=given)
+        assert target.tokenizer is not None
+        assert target.tokenizer.decode(target.encode_chat("List")) == "List"
+        assert target.tokenizer.decode(target.encode_chat("List", loud=True)) == "List!"
+    refusing = Target.from_pretrained("mini", chat_template="{{ raise_exception('no') }}")
+    with pytest.raises(ValueError, match="the chat template refuses the messages: no"):
+        refusing.encode_chat("List")
