@@ -75,7 +75,7 @@ class Eagle3HeadConfig(HeadConfig):
         common = read_common(raw, weights, "midlayer")
         if not weights:
             common["has_lm_head"] = True
-        told = [len(weights[key]) for key in ("lm_head.weight", "d2t") if key in weights]
+        sizes = [len(weights[key]) for key in ("lm_head.weight", "d2t") if key in weights]
         layers = aux_layers(raw)
         num_features = raw.get("num_aux_hidden_states", len(layers) or 3)
         if num_features != (len(layers) or 3):
@@ -85,7 +85,7 @@ class Eagle3HeadConfig(HeadConfig):
             )
         return cls(
             **common,
-            draft_vocab_size=raw.get("draft_vocab_size", [*told, raw["vocab_size"]][0]),
+            draft_vocab_size=raw.get("draft_vocab_size", [*sizes, raw["vocab_size"]][0]),
             target_hidden_size=raw.get("target_hidden_size", raw["hidden_size"]),
             aux_layers=layers,
             num_features=num_features,

@@ -43,7 +43,7 @@ APPLIED = frozenset(
     }
 )
 
-TOLD_BY_WEIGHTS = frozenset(
+IN_WEIGHTS = frozenset(
     {
         "attention_bias",
         "bias",
@@ -145,7 +145,7 @@ def flat(raw: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in (layer | dict(raw)).items()
         if value is not None and key != "transformer_layer_config"
     }
-    _check_keys(found, APPLIED | TOLD_BY_WEIGHTS | WITHOUT_EFFECT, NEUTRAL)
+    _check_keys(found, APPLIED | IN_WEIGHTS | WITHOUT_EFFECT, NEUTRAL)
     if layer and "norm_before_residual" not in found:
         log.warning("norm_before_residual is in no config.json of this head: taken as false")
     return found
