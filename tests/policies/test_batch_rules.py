@@ -232,7 +232,7 @@ def test_slots_go_to_the_surer_texts() -> None:
 
 @pytest.mark.parametrize("rule", [Goodput, BatchSlots])
 def test_nothing_is_drafted_where_nothing_pays(rule: type[Policy]) -> None:
-    dear, cheap = (rule(length=6, cost=cost) for cost in (DEAR, CHEAP))  # type: ignore[call-arg]
+    dear, cheap = (rule(length=6, cost=cost) for cost in (DEAR, CHEAP))
     assert len(drafted_by(dear, 4, (0.9,) * 4).tree) == 0
     assert drafted_by(cheap, 4, (0.99,) * 4).keep.sum() > 12
 
