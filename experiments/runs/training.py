@@ -347,6 +347,7 @@ def quiet() -> None:
         ".*exists and is not empty.*",
         ".*number of training batches.*",
         ".*`ModelCheckpoint.*monitor=None.*",
+        ".*isinstance.treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", advice)
 

@@ -29,7 +29,7 @@ def constant_loss(predictor: TrainedPredictor, batch: Batch) -> float:
         optimizer.zero_grad()
         found = predictor.loss(batch)
         found.backward()  # type: ignore[no-untyped-call]
-        losses.append(float(found))
+        losses.append(float(found.detach()))
         return found
 
     try:
