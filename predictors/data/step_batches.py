@@ -1,6 +1,7 @@
 """Batches by step number, so that a resumed run reads on exactly where it was killed."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import lightning as L
@@ -10,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from adaeagle.ranges import at_least
 
 
+@dataclass(frozen=True)
 class StepBatches(Sampler[list[int]]):
     """One batch of indices an optimiser step, over as many shuffled passes as it takes.
 
@@ -23,25 +25,17 @@ class StepBatches(Sampler[list[int]]):
         world_size: processes, each with its own part of a step's indices.
     """
 
-    def __init__(
-        self,
-        num_items: int,
-        batch_size: int,
-        max_steps: int,
-        *,
-        start_step: int = 0,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        at_least(1, num_items=num_items, batch_size=batch_size)
-        self.num_items = num_items
-        self.batch_size = batch_size
-        self.max_steps = max_steps
-        self.start_step = start_step
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
+    num_items: int
+    batch_size: int
+    max_steps: int
+    _: KW_ONLY
+    start_step: int = 0
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(1, num_items=self.num_items, batch_size=self.batch_size)
 
     def __len__(self) -> int:
         """Steps of the whole run: a resumed trainer counts those done as fetched."""
