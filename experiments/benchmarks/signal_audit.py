@@ -25,6 +25,7 @@ from adaeagle.cost.model import CostModel
 from adaeagle.replay.expected import acceptance_chances, best_expected, expected_of, expected_rate
 from adaeagle.replay.oracle import Choices, dp
 from adaeagle.trace.trace import Trace
+from experiments.benchmarks import harness
 from predictors.data.chains import Chains, chain_choices, read_chains, round_starts
 from predictors.data.signals import chain_signals
 
@@ -40,7 +41,6 @@ MOST_TREES = 150
 COMPONENTS = 24
 """Of the target's feature, as many principal components as are given to the models."""
 THRESHOLDS = np.geomspace(0.01, 0.98, 24)
-NUM_DRAWS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class Totals:
     num_emitted: Floats  # [prompts]
     seconds: Floats  # [prompts]
 
-    def rate(self, chosen: Any = slice(None)) -> Any:
-        """Tokens a second of some of the prompts, or of draws [draws, prompts] of them."""
-        return self.num_emitted[chosen].sum(-1) / self.seconds[chosen].sum(-1)
+    def rate(self, chosen: Any = slice(None)) -> float:
+        """Tokens a second of some of the prompts."""
+        return float(self.num_emitted[chosen].sum() / self.seconds[chosen].sum())
 
 
 class SignalAudit:
@@ -202,22 +202,26 @@ class SignalAudit:
 
 def audit(found: SignalAudit, arms: Mapping[str, Chances], shuffled: Chances) -> dict[str, Any]:
     """Bits and headroom of every arm, with intervals over prompts."""
-    drawn = np.random.default_rng(found.seed).integers(
-        found.num_prompts, size=(NUM_DRAWS, found.num_prompts)
-    )
     num_tested = found.by_prompt(found.tested.astype(float))
     base, fixed, oracle = arms[PATH], found.fixed(), found.oracle()
 
     def bits(losses: Floats) -> dict[str, Any]:
         gained = found.by_prompt(base.losses - losses)
-        draws = gained[drawn].sum(1) / num_tested[drawn].sum(1)
-        return {"bits": gained.sum() / num_tested.sum(), "bits_ci95": _interval(draws)}
+        ends = harness.interval(harness.ratio_of_totals, list(gained), list(num_tested))
+        return {"bits": gained.sum() / num_tested.sum(), "bits_ci95": ends}
 
     def headroom(rule: Totals) -> dict[str, Any]:
-        share = (rule.rate() - fixed.rate()) / (oracle.rate() - fixed.rate())
-        draws = (rule.rate(drawn) - fixed.rate(drawn)) / (oracle.rate(drawn) - fixed.rate(drawn))
-        speed = {"tokens_per_second": rule.rate(), "over_fixed": rule.rate() / fixed.rate()}
-        return {**speed, "headroom": share, "headroom_ci95": _interval(draws)}
+        columns = [
+            list(column)
+            for each in (rule, fixed, oracle)
+            for column in (each.num_emitted, each.seconds)
+        ]
+        return {
+            "tokens_per_second": rule.rate(),
+            "over_fixed": rule.rate() / fixed.rate(),
+            "headroom": float(_share(*(np.asarray(column) for column in columns))),
+            "headroom_ci95": harness.interval(_share, *columns),
+        }
 
     rows = [
         {"signals": name, **bits(each.losses), **headroom(found.rule(each))}
@@ -244,8 +248,11 @@ def audit(found: SignalAudit, arms: Mapping[str, Chances], shuffled: Chances) ->
     }
 
 
-def _interval(draws: Floats) -> list[float]:
-    return [float(end) for end in np.quantile(draws, [0.025, 0.975])]
+def _share(*totals: Floats) -> Any:
+    """Of the headroom, from tokens and seconds of a rule, of the fixed draft, of the oracle."""
+    pairs = zip(totals[::2], totals[1::2], strict=True)
+    rule, fixed, oracle = (harness.ratio_of_totals(*pair) for pair in pairs)
+    return (rule - fixed) / (oracle - fixed)
 
 
 def expected_headroom(found: SignalAudit) -> dict[str, float]:

@@ -13,13 +13,11 @@ and takes the best length for each round; the best fixed chain is chosen on the 
 Controls: with shuffled labels nothing may be found; a wide network beside the boosting model shows
 what depends on the kind of model.
 
-    python -m experiments.benchmarks.signals runs/trace --cost cost.json --out runs/signals
+    python -m experiments.benchmarks.signals runs/trace --cost cost.json --out signals.json
 
-It writes `signals.json` and `signals.png` and shows one table; the last line of stdout is the JSON.
+It shows one table and draws `signals.png` beside the result, which is the last line of stdout.
 """
 
-import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,11 +31,11 @@ from rich.table import Table
 from torch import Tensor
 
 from adaeagle import Target
-from adaeagle.bench import provenance
 from adaeagle.cost.model import CostModel
 from adaeagle.data.files import write_whole
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.trace import Trace
+from experiments.benchmarks import harness
 from experiments.benchmarks.signal_audit import EVERYTHING, NETWORK, PATH, SignalAudit, audit
 from experiments.views.plot_style import COLOURS, png, tidy
 from predictors.data.signals import token_classes
@@ -111,41 +109,31 @@ def classes_of(folder: TraceFolder) -> Tensor | None:
     return token_classes(folder.manifest.vocab_size, lambda token: str(tokenizer.decode([token])))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    parser = harness.parser(__doc__)
     parser.add_argument("trace", type=Path, help="folder of a trace")
     parser.add_argument("--cost", type=Path, help="cost table; default: cost.json of the trace")
     parser.add_argument("--split", default="tune", choices=("tune", "test", "all"))
     parser.add_argument("--k-max", type=int, default=12, help="tokens of the chains")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the result")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     folder = TraceFolder.open(options.trace)
     texts = list(folder.texts(split=None if options.split == "all" else options.split))
     trace = Trace(texts, folder.manifest.vocab_size)
     cost = CostModel.load(options.cost or options.trace / "cost.json")
-    result = {
-        "benchmark": "signals",
-        "trace": folder.manifest.digest,
-        "split": options.split,
-        "k_max": options.k_max,
-        "versions": provenance.versions(),
-        "git": provenance.git(),
-        **run(trace, cost, options.k_max, classes_of(folder), options.seed),
-    }
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_whole(options.out / "signals.json", (json.dumps(result, indent=1) + "\n").encode())
-    write_whole(options.out / "signals.png", png(picture(result)))
+    found = run(trace, cost, options.k_max, classes_of(folder), options.seed)
     console = Console(stderr=True)
-    console.print(table(result))
-    low, high = result["irreducible_ci95"]
+    console.print(table(found))
+    low, high = found["irreducible_ci95"]
     console.print(
-        f"shuffled labels: {result['shuffled_bits']:+.4f} bits. What no rule with these inputs can "
-        f"have: {result['irreducible']:.0%} of the headroom ({low:.0%} to {high:.0%})."
+        f"shuffled labels: {found['shuffled_bits']:+.4f} bits. What no rule with these inputs can "
+        f"have: {found['irreducible']:.0%} of the headroom ({low:.0%} to {high:.0%})."
     )
-    print(json.dumps(result))
+    if options.out is not None:
+        write_whole(options.out.with_suffix(".png"), png(picture(found)))
+    about = {"trace": folder.manifest.digest, "split": options.split, "k_max": options.k_max}
+    return harness.finish("signals", options, about | found)
 
 
 if __name__ == "__main__":
