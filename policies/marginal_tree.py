@@ -31,7 +31,7 @@ from policies.support.round_costs import RoundCosts, TreeCosts
 class MarginalTree(Policy):
     """Drafts and verifies by expected tokens a second, with any drafter.
 
-    A node's chance is the network's probability, the look-up's score, or the greater of the two.
+    A node's chance is made of the network's probability and the look-up's score, see `chances_of`.
     Scores must be chances, as those of `suffix(score='chance')`, or lengths of matches.
 
     Args:
@@ -52,8 +52,8 @@ class MarginalTree(Policy):
     def __init__(
         self,
         cost: str | Path | CostModel = "mini",
-        speedup: float = 1.6,
-        hope: float = 0.6,
+        speedup: float = 2.0,
+        hope: float = 0.5,
         depth: int = 16,
         width: int = 4,
     ) -> None:
@@ -123,21 +123,39 @@ class MarginalTree(Policy):
 
 def survival(tree: DraftTree) -> Tensor:
     """The chance that each node and its whole path are accepted, [P, N]; -inf of padding."""
-    chances = chances_of(tree.log_probs, tree.scores)
-    found = torch.ones_like(chances)
+    log_probs = tree.log_probs.masked_fill(~tree.valid, UNLIKELY)
+    scores = None if tree.scores is None else tree.scores.masked_fill(~tree.valid, -torch.inf)
+    found = torch.ones_like(log_probs)
     start = 0
-    for num_parents, num_children in tree.levels:
-        end = start + num_parents * num_children
-        above = F.pad(found, (1, 0), value=1.0).gather(1, tree.parents[:, start:end] + 1)
-        found[:, start:end] = above * chances[:, start:end]
-        start = end
+    for level in tree.levels:
+        rows = slice(start, start + level[0] * level[1])
+        own = [
+            None if values is None else values[:, rows].unflatten(1, level)
+            for values in (log_probs, scores)
+        ]
+        assert own[0] is not None
+        above = F.pad(found, (1, 0), value=1.0).gather(1, tree.parents[:, rows] + 1)
+        found[:, rows] = above * chances_of(own[0], own[1]).flatten(1)
+        start = rows.stop
     return found.masked_fill(~tree.valid, -torch.inf)
 
 
 def chances_of(log_probs: Tensor, scores: Tensor | None) -> Tensor:
-    """The chance of children whose parents are accepted, of any shape."""
+    """The chance of children whose parent is accepted, [P, W, C].
+
+    As SmolLM2 accepts them: what both propose fails where either would, independently; what one of
+    them leaves out is less likely for it.
+
+    Args:
+        log_probs: the network's.
+        scores: the look-up's; None: nothing was looked up.
+    """
     drafted = torch.where(log_probs > UNLIKELY, log_probs.exp(), 0.0)
     if scores is None:
         return drafted
     looked_up = torch.where(scores < 1, scores, scores / (scores + 2)).clamp(min=0)
-    return torch.maximum(drafted, looked_up)
+    either = 1 - (1 - drafted) * (1 - looked_up)
+    alone = drafted * (1 - looked_up.amax(2, keepdim=True))
+    was_run = (drafted > 0).any(2, keepdim=True)
+    copied = torch.where(was_run, looked_up.square(), looked_up)
+    return torch.where(drafted > 0, torch.where(looked_up > 0, either, alone), copied)

@@ -1,5 +1,6 @@
 """Rules that choose between a draft network and a look-up, and what of both is verified."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -109,27 +110,31 @@ def test_nodes_that_cost_more_than_they_bring_are_left_out(
     assert verified(3.0) == 0
 
 
-def test_survival_is_the_product_of_the_greater_chances() -> None:
-    """Two children of the root, of which both, or one alone, know the chance; one below them."""
-    none = -torch.inf
+def test_survival_is_the_product_of_chances() -> None:
+    """Of the root's children both propose one, the network one, the look-up one; below the first
+    the network is not run, below the second it is."""
+    none, unlikely = -torch.inf, -16.0
     tree = DraftTree.empty(1, "cpu").grow(
         Level(
             torch.tensor([[-1]]),
-            torch.tensor([[[4, 5, 6]]]),
-            torch.tensor([[[0.6, 0.2, 1.0]]]).log(),
-            num_children=torch.tensor([[2]]),
-            scores=torch.tensor([[[0.4, none, none]]]),
+            torch.tensor([[[4, 5, 6, 7]]]),
+            torch.tensor([[[math.log(0.6), math.log(0.2), unlikely, 0.0]]]),
+            num_children=torch.tensor([[3]]),
+            scores=torch.tensor([[[0.4, none, 0.5, none]]]),
         )
     )
+    root = [1 - 0.4 * 0.6, 0.2 * 0.5, 0.5**2, none]
+    torch.testing.assert_close(survival(tree), torch.tensor([root]))
     tree = tree.grow(
         Level(
-            torch.tensor([[0]]),
-            torch.tensor([[[7, 8]]]),
-            torch.tensor([[[-16.0, -16.0]]]),
-            scores=torch.tensor([[[0.5, 6.0]]]),  # a chance, and six tokens matched
+            torch.tensor([[0, 1]]),
+            torch.tensor([[[7, 8], [7, 8]]]),
+            torch.tensor([[[unlikely, unlikely], [math.log(0.3), unlikely]]]),
+            scores=torch.tensor([[[0.5, 6.0], [none, none]]]),  # a chance, and six tokens matched
         )
     )
-    torch.testing.assert_close(survival(tree), torch.tensor([[0.6, 0.2, none, 0.3, 0.45]]))
+    below = [root[0] * 0.5, root[0] * 0.75, root[1] * 0.3, 0.0]
+    torch.testing.assert_close(survival(tree), torch.tensor([[*root, *below]]))
 
 
 @pytest.mark.parametrize(
