@@ -44,8 +44,8 @@ class MarginalTree(Policy):
     """
 
     search_space: ClassVar[SearchSpace] = {
-        "speedup": Float(1.0, 3.0),
-        "hope": Float(0.3, 0.9),
+        "speedup": Float(1.0, 4.0),
+        "hope": Float(0.1, 0.9),
         "width": Int(1, 8),
     }
 
