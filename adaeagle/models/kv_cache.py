@@ -19,6 +19,9 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+BUCKET = 64
+"""Slots that buffers gain beyond what is needed: a copy of them so rarely costs next to nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class LayerShape:
@@ -130,12 +133,12 @@ class KVCache(Cache):
                 self._slots[layer].keys, self._slots[layer].values = own_keys, own_values
 
     def reserve(self, num_new: int) -> None:
-        """Makes room for `num_new` more tokens; the buffers double where they are full."""
+        """Makes room for `num_new` more tokens; where the buffers are full, by a bucket more."""
         needed = self.length + num_new
         if needed <= self.capacity:
             return
         old = self._buffers
-        self._allocate(max(needed, 2 * self.capacity))
+        self._allocate(needed + BUCKET)
         for buffer, before in zip(self._buffers, old, strict=True):
             buffer[..., : self.length, :] = before[..., : self.length, :]
 

@@ -102,7 +102,9 @@ class _Run:
         self._batch_size = 1 if self._keeps_places and policy.state_dict() else batch_size
         self._waiting = deque(range(len(arrivals)))
         self._places: list[int] = []  # the text in each
-        self._here = self._positions.starts[:-1].tolist()  # [T] the position each has come to
+        self._here: list[int] = self._positions.starts[
+            :-1
+        ].tolist()  # [T] the position each has come to
         self._ends: list[int] = self._positions.starts[1:].tolist()
         self._num_rounds = [0] * len(arrivals)
         self._undrafted = set(range(len(arrivals)))  # texts the draft model has not read

@@ -16,6 +16,7 @@ from adaeagle.drafters.causal_lm import ModelSession
 from adaeagle.drafters.eagle import EagleSession
 from adaeagle.models import kv_cache
 from adaeagle.models import target as target_module
+from adaeagle.models.kv_cache import BUCKET, KVCache
 
 MakePair = Callable[..., tuple[Target, Drafter]]
 MakePrompt = Callable[[int, int], list[int]]
@@ -184,6 +185,38 @@ def test_waiting_texts_enter_one_at_a_time(make_pair: MakePair, make_prompt: Mak
         assert len(prefills) <= 1
     began = [number for number, piece in pieces if piece.round is None]
     assert began == list(range(6))
+
+
+@pytest.mark.parametrize("kind", ["model", "eagle"])
+def test_caches_hold_the_longest_text_and_a_bucket(
+    kind: str, make_pair: MakePair, make_prompt: MakePrompt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many texts have passed through their rows, and the first of them the shortest."""
+    target, drafter = make_pair(kind)
+    caches: list[KVCache] = []
+    begin = KVCache.__init__
+
+    def noted(self: KVCache, layers: Any, capacity: int, batch_size: int = 1) -> None:
+        begin(self, layers, capacity, batch_size)
+        if batch_size > 1:
+            caches.append(self)
+
+    monkeypatch.setattr(KVCache, "__init__", noted)
+    prompts = [make_prompt(5 + 9 * (number % 7), number) for number in range(20)]
+    limits = [4 + 11 * (number % 5) for number in range(20)]
+    nodes = 15  # of a round, the root's among them
+    for _ in stream_batch(
+        target,
+        drafter,
+        "eagle2(depth=4, width=4, nodes=11)",
+        prompts,
+        max_batch=3,
+        max_new_tokens=limits,
+    ):
+        longest = max(len(ids) + limit for ids, limit in zip(prompts, limits, strict=True))
+        assert all(cache.capacity <= longest + 4 * nodes + BUCKET for cache in caches)
+        assert all(max(cache.lengths) <= longest for cache in caches)
+    assert len(caches) == 2
 
 
 @pytest.mark.parametrize("kind", ["model", "eagle"])

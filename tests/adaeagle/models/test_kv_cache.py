@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaeagle.models.kv_cache import KVCache, LayerShape, additive, causal_mask
+from adaeagle.models.kv_cache import BUCKET, KVCache, LayerShape, additive, causal_mask
 
 
 def shape(num_heads: int = 2, key_dim: int = 3, value_dim: int = 3) -> LayerShape:
@@ -69,15 +69,15 @@ def test_append_is_every_layers_update() -> None:
     assert held(cache, layers) == [0, 1, 2, 3, 4]
 
 
-def test_reserve_doubles_and_keeps() -> None:
+def test_reserve_adds_a_bucket_and_keeps() -> None:
     cache = KVCache(LAYERS, capacity=4)
     fill(cache, LAYERS, [0, 1, 2, 3])
     assert cache.capacity == 4
     fill(cache, LAYERS, [4])
-    assert cache.capacity == 8
-    fill(cache, LAYERS, list(range(5, 30)))
-    assert cache.capacity == 30
-    assert held(cache, LAYERS) == list(range(30))
+    assert cache.capacity == 5 + BUCKET
+    fill(cache, LAYERS, list(range(5, 80)))
+    assert cache.capacity == 80 + BUCKET
+    assert held(cache, LAYERS) == list(range(80))
 
 
 def test_truncate_forgets() -> None:
