@@ -60,15 +60,7 @@ class Recorder:
     positions_at_once: int = 16
 
     def __post_init__(self) -> None:
-        if not self.drafter.is_replayable:
-            raise ValueError(
-                f"{self.drafter.name} cannot be recorded: its drafts depend on more than the text"
-            )
-        if self.drafter.score is not None:
-            raise ValueError(
-                f"{self.drafter.name} needs no record: what is looked up in a text is found anew, "
-                "so record a draft network and replay with this drafter"
-            )
+        check_recordable(self.drafter)
         if not self.policies:
             raise ValueError("policies must name at least one envelope, got none")
         for spec in self.policies:
@@ -137,6 +129,23 @@ class Recorder:
                 draft_at(policy, proposer, positions, rows)
             expander.forget()
         return envelope
+
+
+def check_recordable(drafter: Drafter) -> None:
+    """Refuses drafters whose drafts are not those of a text, or need no record.
+
+    Raises:
+        ValueError: the message says which.
+    """
+    if not drafter.is_replayable:
+        raise ValueError(
+            f"{drafter.name} cannot be recorded: its drafts depend on more than the text"
+        )
+    if drafter.score is not None:
+        raise ValueError(
+            f"{drafter.name} needs no record: what is looked up in a text is found anew, "
+            "so record a draft network and replay with this drafter"
+        )
 
 
 def draft_at(

@@ -22,7 +22,7 @@ from adaeagle.models.target import Target
 from adaeagle.registry import get_policy
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest, Shard, plan_shards
-from adaeagle.trace.recorder import DEFAULT_ENVELOPE, Recorder
+from adaeagle.trace.recorder import DEFAULT_ENVELOPE, Recorder, check_recordable
 from experiments.errors import InputError, argument
 from experiments.runs.launching import ProcessDied, gather, launch, make_fabric, own_device
 from experiments.runs.models import ModelOptions, find_device, load_models
@@ -144,6 +144,8 @@ class Job:
         options = replace(settings.models, device=device)
         models = load_models(options, needs_drafter=True, is_greedy=True)
         assert models.drafter is not None
+        with argument("--drafter", options.drafter):
+            check_recordable(models.drafter)
         check_prompts(models.target, plan.prompts, settings.prompts)
         config = models.config
         names = ("target_weights", "drafter", "drafter_kind", "drafter_weights", "dtype")

@@ -237,6 +237,8 @@ def test_a_trace_of_another_format_is_refused(trace: Callable[..., Any]) -> None
         (("--processes", "none"), "--processes", "whole number", "'none'"),
         (("--positions-at-once", "0"), "--positions-at-once", ">= 1", "'0'"),
         (("--prompts", "nowhere"), "--prompts", "JSON Lines", "nowhere"),
+        (("--drafter", "suffix"), "--drafter", "needs no record", "'suffix'"),
+        (("--drafter", "recycling"), "--drafter", "cannot be recorded", "'recycling'"),
         (("--out", "/proc/trace"), "--out", "folder that can be written", "/proc/trace"),
     ],
 )
