@@ -20,6 +20,9 @@ OTHERS = {
     "confirm.html": "it is a confirmation, whose page is {0}/confirm.html",
     "best.json": "it is a sweep: see {0}/history.png, or run `adaeagle confirm {0}` for a page",
     "cost.json": "it is a cost table: see {0}/cost.png",
+    "acceptance.png": "it is an evaluation of a predictor: see {0}/acceptance.png",
+    "lengths.png": "it is an evaluation of a predictor: see {0}/lengths.png",
+    "learning_curve.png": "it is a training: see {0}/learning_curve.png",
     "manifest.json": "it is a trace: run `adaeagle replay {0}` first",
 }
 """Folders of other commands by a file that they alone hold, and what to look at instead."""
