@@ -37,7 +37,7 @@ INNER: dict[str, tuple[str, ...]] = {
         "evaluation",
     ),
     "experiments": (
-        "recorded errors",
+        "recorded errors options",
         "views",
         "runs",
         "report",

@@ -95,11 +95,8 @@ def grouped(records: Sequence[PromptRecord], key: str) -> dict[str, list[PromptR
 
 def results(
     records: Sequence[PromptRecord],
+    identity: dict[str, Any],
     *,
-    config: dict[str, Any],
-    prompts_sha256: str,
-    hardware: dict[str, Any],
-    versions: dict[str, str],
     git: dict[str, Any] | None,
     split: str = "all",
     oracle: dict[str, Any] | None = None,
@@ -109,10 +106,8 @@ def results(
 
     Args:
         records: one for each prompt.
-        config: everything the run was told, resolved; `target` and `drafter` are their names.
-        prompts_sha256: of the prompts measured.
-        hardware: see `provenance`.
-        versions: see `provenance`.
+        identity: what makes the run this run; its `config` holds every option, resolved, among
+            them `target` and `drafter`, their names.
         git: see `provenance`.
         split: of the prompts.
         oracle: what perfect foresight would reach, where it was computed.
@@ -123,13 +118,10 @@ def results(
         for arm in summarize(records)
     ]
     return {
-        "target": config["target"],
-        "drafter": config["drafter"],
-        "hardware": hardware,
-        "versions": versions,
+        "target": identity["config"]["target"],
+        "drafter": identity["config"]["drafter"],
+        **identity,
         "git": git,
-        "config": config,
-        "prompts_sha256": prompts_sha256,
         "split": split,
         "baseline": BASELINE,
         "oracle": oracle,

@@ -40,6 +40,15 @@ def bootstrap_ratio(
     return float(low), float(high)
 
 
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of several comparisons made at once, by Holm's correction, in their order."""
+    adjusted, worst = [0.0] * len(p_values), 0.0
+    for rank, place in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = worst
+    return adjusted
+
+
 def acceptance_by_depth(depths: Sequence[int], num_accepted: Sequence[int]) -> list[float]:
     """Entry d - 1: of the rounds that drafted d deep, the share that accepted d tokens or more."""
     deepest = max(depths, default=0)

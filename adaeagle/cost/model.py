@@ -161,6 +161,24 @@ class CostModel:
             seconds[rows] = price(parts, shapes.rows(rows))
         return seconds
 
+    def check(self, target_weights: str, drafter_weights: str | None) -> None:
+        """Refuses models that the seconds were not measured with.
+
+        A made-up table fits all; a drafter without a network has no weights to tell apart.
+
+        Raises:
+            ValueError: the table was measured with others.
+        """
+        config = self.about.get("config", {})
+        ours = {"target": target_weights, "drafter": drafter_weights}
+        for kind, weights in ours.items():
+            measured = config.get(f"{kind}_weights")
+            if measured and weights and measured != weights:
+                raise ValueError(
+                    f"its {kind} must have the weights it was measured with: it is a table of "
+                    f"{config.get('target')!r} with {config.get('drafter')!r}"
+                )
+
     def to_json(self) -> dict[str, Any]:
         kinds = {"chain": self.chain, "tree": self.tree}
         return {

@@ -7,12 +7,15 @@ elsewhere, it was the machine: that is divided out before medians are taken.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from copy import copy
 from statistics import median
 from typing import Any
 
 from adaeagle.cost.grid import Grid
 from adaeagle.cost.model import CostModel, Parts
 from adaeagle.cost.profiler import RoundTimes, TextTimes
+from adaeagle.cost.quality import Quality
 from adaeagle.cost.table import Table
 
 Cell = tuple[str, int, int]
@@ -69,6 +72,16 @@ class Tally:
         """How much of `num_samples` in every cell is there; 1: all of it."""
         counts = [min(num_samples, self._counts[cell]) for cell in self._cells]
         return sum(counts) / (num_samples * len(counts))
+
+    def quality(self) -> Quality:
+        """How far the table of the samples so far can be relied on."""
+        halves = []
+        for first in (0, 1):
+            half = copy(self)
+            half._moments = self._moments[first::2]
+            with suppress(ValueError):  # a cell is empty
+                halves.append(half.model({}))
+        return Quality.of(self.model({}), halves)
 
     def model(self, about: dict[str, Any]) -> CostModel:
         """The medians so far; a tree of no nodes is a plain step, as a chain of none is.

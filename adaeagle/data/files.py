@@ -1,8 +1,20 @@
-"""Files that are whole or absent, and what differs between two configurations."""
+"""Files that are whole or absent, folders of one process, what differs between configurations."""
 
 import os
 from pathlib import Path
 from typing import Any
+
+from filelock import BaseFileLock, FileLock, Timeout
+
+IN_WORDS = {
+    "target_weights": "the weights of the target have changed",
+    "drafter_weights": "the weights of the draft model have changed",
+    "prompts_sha256": "the prompts are others",
+    "token_ids_sha256": "the prompts are other tokens for the target",
+    "tokenizer_sha256": "the tokenizer or its chat template has changed",
+    "trace_sha256": "the trace is another one",
+}
+"""What it means where values that nobody can read differ."""
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -30,10 +42,27 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def lock(folder: Path) -> BaseFileLock:
+    """Keeps other processes out of a folder, until what is returned is dropped.
+
+    Raises:
+        ValueError: another process is at work there.
+        OSError: the folder cannot be written.
+    """
+    held = FileLock(str(folder / ".lock"), is_singleton=True)
+    try:
+        held.acquire(blocking=False)
+    except Timeout:
+        raise ValueError(f"another process is at work in {folder}") from None
+    return held
+
+
 def difference(theirs: Any, ours: Any, path: str = "") -> str:
-    """The first value in which two configurations differ."""
+    """The first value in which two configurations differ, in words."""
+    if (words := IN_WORDS.get(path.rpartition(".")[2])) is not None:
+        return words
     if not (isinstance(theirs, dict) and isinstance(ours, dict)):
-        return f"{path} was {theirs!r}, is {ours!r}"
+        return f"{path.removeprefix('config.')} was {theirs!r}, is {ours!r}"
     for key in [*theirs, *(key for key in ours if key not in theirs)]:
         if theirs.get(key) != ours.get(key):
             return difference(theirs.get(key), ours.get(key), f"{path}.{key}" if path else key)

@@ -1,7 +1,6 @@
-"""Prompt sets: JSON Lines of questions, and conversations answered turn by turn.
+"""Prompt sets, and conversations answered turn by turn.
 
-A line is an object with `id` and either `turns`, the user's turns in order, or `token_ids`, one
-turn as the target reads it. `category` and `source` are optional, other keys are ignored.
+A file holds prompts in any form that `adaeagle.data.conversations` reads.
 """
 
 import hashlib
@@ -13,8 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from adaeagle.data.bundled import BUNDLED, bundled_prompts
-
-T = TypeVar("T")
+from adaeagle.data.conversations import Message, Record, read_records
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +20,11 @@ class Prompt:
     """One question, of one turn or several."""
 
     id: str
-    turns: tuple[str, ...] = ()
+    turns: tuple[str, ...] = ()  # of the user
     token_ids: tuple[int, ...] = ()
     category: str = ""
     source: str = ""
+    system: str = ""  # what the system says before the first turn
 
     def __post_init__(self) -> None:
         if bool(self.turns) == bool(self.token_ids):
@@ -33,65 +32,54 @@ class Prompt:
         if any(not turn.strip() for turn in self.turns):
             raise ValueError(f"turns of prompt {self.id!r} must not be empty, got {self.turns}")
 
+    @classmethod
+    def of(cls, record: Record) -> "Prompt":
+        """What a record asks; answers that it holds are left out.
+
+        Raises:
+            ValueError: it asks nothing, or its system speaks after the user.
+        """
+        questions = record.questions
+        if not questions and not record.token_ids:
+            raise ValueError(f"{record.where} must hold a prompt, got text alone")
+        system = [message["content"] for message in questions if message["role"] == "system"]
+        if len(system) > 1 or (system and questions[0]["role"] != "system"):
+            raise ValueError(f"{record.where}: a system message must be one, and the first one")
+        turns = tuple(message["content"] for message in questions if message["role"] == "user")
+        return cls(
+            record.id, turns, record.token_ids, record.category, record.source, "".join(system)
+        )
+
 
 def read_prompts(name: str) -> list[Prompt]:
-    """The prompts of a bundled set or of a JSON Lines file.
+    """The prompts of a bundled set, a file or a pipe ("-": stdin).
 
     Raises:
         FileNotFoundError: there is no such set or file.
-        ValueError: a line is malformed; the message says which.
+        ValueError: a record cannot be used; the message says which.
     """
-    path = bundled_prompts(name) or Path(name)
-    if not path.is_file():
+    path = bundled_prompts(name) or Path("/dev/stdin" if name == "-" else name)
+    if path.is_dir() or not path.exists():
         known = sorted(found.parent.name for found in BUNDLED.glob("*/prompts.jsonl"))
         raise FileNotFoundError(
-            f"prompts must be a JSON Lines file or a bundled set ({', '.join(known) or 'none'}), "
-            f"got {name!r}"
+            "prompts must be a file of JSON Lines or plain text, or a bundled set "
+            f"({', '.join(known) or 'none'}), got {name!r}"
         )
     prompts: dict[str, Prompt] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        prompt = _parse(line, f"line {number} of {path}")
-        if prompt.id in prompts:
-            raise ValueError(f"line {number} of {path}: id must be unique, got {prompt.id!r} again")
-        prompts[prompt.id] = prompt
-    if not prompts:
-        raise ValueError(f"prompts must hold at least one line, {path} holds none")
+    for record in read_records(path):
+        if record.id in prompts:
+            raise ValueError(f"{record.where}: id must be unique, got {record.id!r} again")
+        prompts[record.id] = Prompt.of(record)
     return list(prompts.values())
-
-
-def _parse(line: bytes, where: str) -> Prompt:
-    try:
-        record = json.loads(line)
-    except ValueError as error:  # not JSON, or not UTF-8
-        raise ValueError(f"{where} must be a JSON object, got {line[:40]!r}: {error}") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{where} must be a JSON object, got {line[:40]!r}")
-    if not isinstance(record.get("id"), str | int) or record["id"] == "":
-        raise ValueError(f"{where}: id must be a string or a number, got {record.get('id')!r}")
-    try:
-        return Prompt(
-            id=str(record["id"]),
-            turns=_list_of(str, record, "turns"),
-            token_ids=_list_of(int, record, "token_ids"),
-            category=str(record.get("category") or ""),
-            source=str(record.get("source") or ""),
-        )
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from None
-
-
-def _list_of(kind: type[T], record: dict[str, Any], key: str) -> tuple[T, ...]:
-    found = record.get(key, [])
-    if not isinstance(found, list) or any(type(element) is not kind for element in found):
-        raise ValueError(f"{key} must be a list of {kind.__name__}, got {found!r:.60}")
-    return tuple(found)
 
 
 def digest(prompts: Sequence[Prompt]) -> str:
     """SHA-256 of the prompts in their order, whatever the layout of the file they came from."""
-    lines = (json.dumps(asdict(prompt), sort_keys=True) for prompt in prompts)
+    # A prompt without a system message has the digest it had before there were any.
+    lines = (
+        json.dumps({k: v for k, v in asdict(p).items() if v or k != "system"}, sort_keys=True)
+        for p in prompts
+    )
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -136,7 +124,11 @@ class ChatModel(Protocol):
     @property
     def vocab_size(self) -> int: ...
 
-    def encode_chat(self, messages: list[dict[str, str]]) -> list[int]: ...
+    def encode_chat(self, messages: list[Message]) -> list[int]: ...
+
+
+class TooLongError(ValueError):
+    """A prompt fills the target's context."""
 
 
 class Conversation:
@@ -144,7 +136,7 @@ class Conversation:
 
     Args:
         target: encodes the turns and decodes the answers.
-        prompt: what is asked.
+        prompt: the question.
     """
 
     def __init__(self, target: ChatModel, prompt: Prompt) -> None:
@@ -155,7 +147,8 @@ class Conversation:
             )
         self._target = target
         self._prompt = prompt
-        self._messages: list[dict[str, str]] = []
+        system = prompt.system
+        self._messages: list[Message] = [{"role": "system", "content": system}] if system else []
         self.num_answered = 0
 
     def next_ids(self) -> list[int] | None:
@@ -183,13 +176,13 @@ class Conversation:
             self._messages += [self._question(), {"role": "assistant", "content": text}]
         self.num_answered += 1
 
-    def _question(self) -> dict[str, str]:
+    def _question(self) -> Message:
         return {"role": "user", "content": self._prompt.turns[self.num_answered]}
 
     def _check(self, token_ids: list[int]) -> None:
         name, context, vocab = self._prompt.id, self._target.max_length, self._target.vocab_size
         if not 0 < len(token_ids) < context:
-            raise ValueError(
+            raise (TooLongError if token_ids else ValueError)(
                 f"prompt {name!r} must be shorter than the context of {context} tokens and not "
                 f"empty, got {len(token_ids)} tokens"
             )

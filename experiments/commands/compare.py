@@ -1,14 +1,16 @@
 """`adaeagle compare`: policies against each other and against plain decoding."""
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from adaeagle.bench.records import PromptRecord
     from experiments.runs.compare import CompareResult
 
 EXAMPLE = """Example:
@@ -19,6 +21,7 @@ The folder gets results.json, config.json, records.jsonl (a line a prompt) and P
 
 
 def compare(
+    *,
     policies: Annotated[
         list[str] | None,
         typer.Option(
@@ -27,20 +30,13 @@ def compare(
             metavar="SPEC SPEC ...",
         ),
     ] = None,
-    target: options.Target = "mini",
-    drafter: options.Drafter = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
-    kernels: options.Kernels = "auto",
+    models: options.ModelOptions,
+    baseline: options.Baseline = None,
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
+    skip_long: options.SkipLong = False,
     max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    sampling: options.Sampling = "rejection",
-    seed: options.Seed = 0,
+    sampling: options.SamplingOptions,
     calibration: Annotated[
         bool,
         typer.Option(
@@ -51,25 +47,24 @@ def compare(
         ),
     ] = False,
     out: options.Out = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure policies on the same prompts, interleaved, against plain decoding."""
     from experiments.runs import compare as comparison
-    from experiments.runs.models import ModelOptions
 
     settings = comparison.CompareSettings(
-        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
+        models=models,
         policies=policies or comparison.POLICIES,
         prompts=prompts,
         limit=limit,
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
+        skip_long=skip_long,
         sampling=sampling,
-        seed=seed,
+        baseline=baseline,
         calibration=calibration,
         out=out,
+        overwrite=overwrite,
     )
     show_comparison(comparison.compare(settings), as_json=as_json)
 
@@ -77,16 +72,29 @@ def compare(
 def show_comparison(result: "CompareResult", *, as_json: bool) -> None:
     """What `compare` and `demo` show."""
     from experiments.commands.show import show
-    from experiments.views.tables import divergence_line, group_table, round_table, speed_table
+    from experiments.views.tables import divergence_line
 
-    records = result.records
-    parts: list[RenderableType] = [
-        speed_table(records),
-        round_table(records),
-        group_table(records, result.group_by),
-    ]
+    parts = comparison_parts(result.records, result.results, result.group_by)
     if result.compares_texts:
-        parts.append(divergence_line(records))
+        parts.append(divergence_line(result.records))
     if result.is_coupled:
         parts.append("coupled sampling accepts less: these are not the speeds of sampling")
     show(result.summary, parts, result.files, as_json=as_json)
+
+
+def comparison_parts(
+    records: Sequence["PromptRecord"], results: dict[str, Any], group_by: str
+) -> list["RenderableType"]:
+    """The tables of measured or replayed policies, the fastest first, and what they come to."""
+    from adaeagle.bench.ranking import by_speed
+    from experiments.views.ranking import ranking_table
+    from experiments.views.tables import group_table, round_table, speed_table
+
+    records = by_speed(records)
+    return [
+        speed_table(records),
+        round_table(records),
+        group_table(records, group_by),
+        ranking_table(results["ranking"]),
+        results["ranking"]["verdict"],
+    ]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 

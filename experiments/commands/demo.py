@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 
@@ -35,7 +35,10 @@ def evaluate_predictor(
     ] = None,
     split: Annotated[
         str,
-        typer.Option(help="Which prompts: test, tune, or all; train-predictor reads tune's."),
+        typer.Option(
+            help="Which prompts; train-predictor reads those of tune.",
+            **options.choice("test", "tune", "all"),
+        ),
     ] = "test",
     cost: Annotated[
         Path | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 
@@ -48,7 +48,7 @@ def export(
     drafter_kind: Annotated[
         str,
         typer.Option(
-            help="eagle, eagle3, lm, or auto: as the sweep has it, or by the name.",
+            help="eagle, eagle3, lm, or auto: as the sweep or the weights say, else by the name.",
             rich_help_panel=options.MODELS,
         ),
     ] = "auto",

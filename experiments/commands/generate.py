@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 if TYPE_CHECKING:
     from adaeagle import Piece
@@ -22,32 +22,25 @@ token_ids, text and rounds."""
 
 
 def generate(
+    *,
     prompt: Annotated[
         str | None, typer.Option(help="One question.", rich_help_panel=options.TEXT)
     ] = None,
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="Instead: JSON Lines with id, category, turns (or token_ids), or mini.",
+            help=f"Instead of --prompt: {options.PROMPTS[0].lower()}{options.PROMPTS[1:]}",
             rich_help_panel=options.TEXT,
         ),
     ] = None,
     policy: Annotated[
         str, typer.Option(help="How to draft; see `adaeagle policies`.", metavar="SPEC")
     ] = "eagle2",
-    target: options.Target = "mini",
-    drafter: options.Drafter = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
-    kernels: options.Kernels = "auto",
+    model_options: options.ModelOptions,
     limit: options.Limit = None,
+    skip_long: options.SkipLong = False,
     max_new_tokens: options.MaxNewTokens = 256,
-    temperature: options.Temperature = 0.0,
-    top_p: options.TopP = 1.0,
-    top_k: options.TopK = 0,
-    sampling: options.Sampling = "rejection",
-    seed: options.Seed = 0,
+    sampling: options.SamplingOptions,
     show_drafts: Annotated[
         bool,
         typer.Option(
@@ -67,34 +60,37 @@ def generate(
     from experiments.commands.show import show
     from experiments.errors import InputError, argument
     from experiments.runs import generate as generating
-    from experiments.runs.models import ModelOptions, load_models, make_sampling
+    from experiments.runs.models import load_models, make_sampling
+    from experiments.runs.settings import check_prompts
     from experiments.views.drafts import DraftView
     from policies.vanilla import Vanilla
 
     if show_drafts and as_json:
         raise InputError("--show-drafts must be given without --json, got both")
-    chosen_sampling = make_sampling(temperature, top_p, top_k, sampling, seed)
+    chosen_sampling = make_sampling(sampling)
     with argument("--policy", policy):
         chosen = get_policy(policy)
     questions = generating.questions(prompt, prompts, limit)
     models = load_models(
-        ModelOptions(target, drafter, device, dtype, threads, kernels),
+        model_options,
         needs_drafter=not isinstance(chosen, Vanilla),
         is_greedy=chosen_sampling.is_greedy,
     )
     with argument("--policy", policy, errors=ValueError):
         chosen.check(partial(identify, models.target, models.drafter))
-    option = "--prompt" if prompts is None else "--prompts"
-    with argument(option, prompt if prompts is None else prompts):
-        for question in questions:
-            Conversation(models.target, question).next_ids()
+    if prompts is None:
+        with argument("--prompt", prompt):
+            Conversation(models.target, questions[0]).next_ids()
+    else:
+        questions = check_prompts(models.target, questions, prompts, skip_long=skip_long)
     view = DraftView(models.target.tokenizer, Console(highlight=False)) if show_drafts else None
     if view is not None:
         chosen = view.watch(chosen)
 
-    def on_piece(piece: "Piece", text: str) -> None:
+    def on_piece(piece: "Piece | None", text: str) -> None:
         if view is not None:
-            view.show(piece)
+            if piece is not None:
+                view.show(piece)
         elif not as_json:
             print(text, end="", flush=True)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 from experiments.errors import argument
 
 EXAMPLE = """Example:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 
@@ -16,6 +16,7 @@ GRID = "Grid"
 
 
 def profile(
+    *,
     widths: Annotated[
         list[int] | None,
         typer.Option(
@@ -56,7 +57,8 @@ def profile(
     rounds: Annotated[
         int,
         typer.Option(
-            help="Samples of every cell, at least.",
+            help="Samples of every cell, at least; up to four times as many where fewer give "
+            "no table to rely on.",
             parser=options.whole(1),
             metavar="N",
             rich_help_panel=GRID,
@@ -71,26 +73,21 @@ def profile(
             rich_help_panel=GRID,
         ),
     ] = None,
-    target: options.Target = "mini",
-    drafter: options.Drafter = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
-    kernels: options.Kernels = "auto",
+    models: options.ModelOptions,
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     seed: options.Seed = 0,
     out: options.Out = None,
+    overwrite: options.Overwrite = False,
     as_json: options.Json = False,
 ) -> None:
     """Measure draft forwards, verifications and the rest of a round: a table for replays."""
     from experiments.commands.show import show
     from experiments.runs import profile as profiling
-    from experiments.runs.models import ModelOptions
     from experiments.views.cost import cost_tables
 
     settings = profiling.ProfileSettings(
-        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
+        models=models,
         widths=widths,
         nodes=nodes,
         contexts=contexts,
@@ -101,6 +98,10 @@ def profile(
         limit=limit,
         seed=seed,
         out=out,
+        overwrite=overwrite,
     )
     result = profiling.profile(settings)
-    show(result.summary, cost_tables(result.model), result.files, as_json=as_json)
+    quality = result.model.about["quality"]
+    verdict = "is good" if quality["is_good"] else "is not good enough to rely on"
+    line = f"the table {verdict}: {quality['why']}"
+    show(result.summary, (*cost_tables(result.model), line), result.files, as_json=as_json)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 
@@ -44,7 +44,8 @@ def replay(
     split: Annotated[
         str,
         typer.Option(
-            help="Which prompts: all, tune, or test, where the best fixed draft is chosen on tune.",
+            help="Which prompts; of test, the best fixed draft is chosen on tune.",
+            **options.choice("all", "tune", "test"),
         ),
     ] = "all",
     strict: Annotated[
@@ -57,16 +58,19 @@ def replay(
         bool,
         typer.Option(help="Solve the oracles, and say what share of the headroom each recovers."),
     ] = True,
+    baseline: options.Baseline = None,
+    any_cost: options.AnyCost = False,
     device: options.Device = None,
     threads: options.Threads = None,
     out: options.Out = None,
     as_json: options.Json = False,
 ) -> None:
     """Replay policies on recorded texts: exact rounds, seconds of a cost table."""
+    from experiments.commands.compare import comparison_parts
     from experiments.commands.show import show
     from experiments.runs import compare as comparison
     from experiments.runs import replay as replaying
-    from experiments.views.tables import group_table, headroom_table, round_table, speed_table
+    from experiments.views.tables import headroom_table
 
     settings = replaying.ReplaySettings(
         trace=trace,
@@ -76,16 +80,14 @@ def replay(
         split=split,
         strict=strict,
         oracle=oracle,
+        baseline=baseline,
+        any_cost=any_cost,
         device=device,
         threads=threads,
         out=out,
     )
     result = replaying.run_replay(settings)
-    parts = [
-        speed_table(result.records),
-        round_table(result.records),
-        group_table(result.records, result.group_by),
-    ]
+    parts = comparison_parts(result.records, result.results, result.group_by)
     if result.results["oracle"] is not None:
         parts.append(headroom_table(result.results))
     missing = sum(result.results["num_missing"].values())

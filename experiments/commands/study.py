@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 
@@ -20,6 +20,7 @@ where it was, and does nothing where all is done."""
 
 
 def study(
+    *,
     out: Annotated[
         Path, typer.Option(help="Folder of all stages and the report.", rich_help_panel=options.RUN)
     ],
@@ -48,12 +49,7 @@ def study(
             metavar="MINUTES",
         ),
     ] = None,
-    target: options.Target = "mini",
-    drafter: options.Drafter = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
-    kernels: options.Kernels = "auto",
+    models: options.ModelOptions,
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
     max_new_tokens: options.MaxNewTokens = 256,
@@ -65,12 +61,11 @@ def study(
 
     from experiments.commands.show import show
     from experiments.confirm.tables import leaderboard_table
-    from experiments.runs.models import ModelOptions
     from experiments.study import planning, running
 
     settings = planning.StudySettings(
         out=out,
-        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
+        models=models,
         prompts=prompts,
         limit=limit,
         max_new_tokens=max_new_tokens,

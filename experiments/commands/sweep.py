@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 
@@ -62,7 +62,11 @@ def sweep(
     ] = None,
     sampler: Annotated[
         str,
-        typer.Option(help="tpe, gp, cmaes, nsga2, grid or random.", rich_help_panel=SEARCH),
+        typer.Option(
+            help="How settings are chosen.",
+            **options.choice("tpe", "gp", "cmaes", "nsga2", "grid", "random"),
+            rich_help_panel=SEARCH,
+        ),
     ] = "tpe",
     pruner: Annotated[
         str | None,

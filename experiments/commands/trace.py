@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
+from experiments import options
 
 EXAMPLE = """Example:
 
@@ -21,6 +21,7 @@ PROCESSES = "Processes, started by Lightning Fabric or found started by torchrun
 
 
 def trace(
+    *,
     out: Annotated[Path, typer.Option(help="Folder of the trace.", rich_help_panel=options.RUN)],
     envelope: Annotated[
         list[str] | None,
@@ -31,14 +32,10 @@ def trace(
             metavar="SPEC SPEC ...",
         ),
     ] = None,
-    target: options.Target = "mini",
-    drafter: options.Drafter = None,
-    device: options.Device = None,
-    dtype: options.Dtype = None,
-    threads: options.Threads = None,
-    kernels: options.Kernels = "auto",
+    models: options.ModelOptions,
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
+    skip_long: options.SkipLong = False,
     max_new_tokens: options.MaxNewTokens = 256,
     positions_at_once: Annotated[
         int,
@@ -82,13 +79,13 @@ def trace(
     from adaeagle.trace.recorder import DEFAULT_ENVELOPE
     from experiments.commands.show import show
     from experiments.runs import trace as tracing
-    from experiments.runs.models import ModelOptions
 
     settings = tracing.TraceSettings(
         out=out,
-        models=ModelOptions(target, drafter, device, dtype, threads, kernels),
+        models=models,
         prompts=prompts,
         limit=limit,
+        skip_long=skip_long,
         max_new_tokens=max_new_tokens,
         envelope=[spec.strip() for spec in envelope or DEFAULT_ENVELOPE],
         positions_at_once=positions_at_once,

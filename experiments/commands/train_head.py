@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-from experiments.commands import options
-from experiments.commands.options import training_option
+from experiments import options
+from experiments.options import training_option
 
 EXAMPLE = """Example:
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from experiments.commands import options
-from experiments.commands.options import TRAINING, training_option
+from experiments import options
+from experiments.options import TRAINING, training_option
 
 EXAMPLE = """Example:
 

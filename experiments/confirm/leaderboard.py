@@ -5,20 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from adaeagle.bench.ranking import FEWEST_PROMPTS, LEVEL, speed_ratio, swap_p_value
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import grouped
 from adaeagle.bench.runner import BASELINE
-from adaeagle.bench.statistics import bootstrap_ratio
+from adaeagle.bench.statistics import holm
 from experiments.confirm.tuned import Family
 
 WON, OVER_FITTED, NO_DIFFERENCE = "won", "over-fitted", "no significant difference"
 AS_PUBLISHED, ALONE, TOO_FEW = "as published", "nothing published", "too few prompts"
-FEWEST_PROMPTS = 6
-"""For a verdict: of so many, all slower has a chance of 1 in 64."""
-LEVEL = 0.05
-NUM_SWAPS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,55 +28,6 @@ class Evidence:
     def ratio(self, ours: str, theirs: str) -> dict[str, Any]:
         """Live, on all prompts."""
         return speed_ratio(self.live, ours, theirs)
-
-
-def speed_ratio(records: Sequence[PromptRecord], ours: str, theirs: str) -> dict[str, Any]:
-    """Tokens a second of one policy over those of another on the same prompts.
-
-    Returns:
-        `ratio`, of totals, and `ci95`, a bootstrap over prompts (None where there is but one).
-    """
-    pairs = [
-        [(record.arms[name].num_tokens, record.arms[name].seconds) for record in records]
-        for name in (ours, theirs)
-    ]
-    (our_tokens, our_seconds), (their_tokens, their_seconds) = (
-        map(sum, zip(*arm, strict=True)) for arm in pairs
-    )
-    value = (our_tokens / our_seconds) / (their_tokens / their_seconds)
-    return {"ratio": value, "ci95": bootstrap_ratio(*pairs)}
-
-
-def swap_p_value(records: Sequence[PromptRecord], ours: str, theirs: str) -> float:
-    """How often two policies that do not differ would be as far apart, two-sided.
-
-    In each draw the two are exchanged on every prompt with a chance of one half.
-    """
-    arms = np.array(
-        [
-            [(record.arms[name].num_tokens, record.arms[name].seconds) for name in (ours, theirs)]
-            for record in records
-        ]
-    )  # [prompts, policies, tokens and seconds]
-    if len(records) <= math.log2(NUM_SWAPS):  # every way there is
-        ways = np.arange(2 ** len(records))[:, None]
-        swapped = (ways >> np.arange(len(records))) & 1
-    else:
-        swapped = np.random.default_rng(0).integers(2, size=(NUM_SWAPS, len(records)))
-        swapped[0] = 0  # the way they are
-    rows = np.arange(len(records))
-    first, second = (arms[rows, side].sum(1) for side in (swapped, 1 - swapped))
-    apart = np.abs(np.log(first[:, 0] / first[:, 1] * second[:, 1] / second[:, 0]))
-    return float((apart >= apart[0] - 1e-12).mean())
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values of several comparisons made at once, by Holm's correction, in their order."""
-    adjusted, worst = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(np.argsort(p_values, kind="stable").tolist()):
-        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = worst
-    return adjusted
 
 
 def leaderboard(families: Sequence[Family], evidence: Evidence) -> list[dict[str, Any]]:

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from adaeagle.bench.ranking import LEVEL
 from experiments.confirm import pictures
-from experiments.confirm.leaderboard import ALONE, AS_PUBLISHED, LEVEL, OVER_FITTED
+from experiments.confirm.leaderboard import ALONE, AS_PUBLISHED, OVER_FITTED
 from experiments.report.pages import Picture, about, machine, picture, render_page
 
 

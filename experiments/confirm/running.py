@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaeagle.bench import provenance
+from adaeagle.bench.ranking import FEWEST_PROMPTS
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.run_folder import RunFolder
 from adaeagle.cost.model import CostModel
@@ -19,7 +20,6 @@ from adaeagle.data.prompts import Prompt, digest, grouping, read_prompts, spread
 from adaeagle.data.splits import TEST
 from adaeagle.trace.folder import TraceFolder
 from experiments.confirm.leaderboard import (
-    FEWEST_PROMPTS,
     OVER_FITTED,
     Evidence,
     leaderboard,

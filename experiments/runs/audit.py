@@ -60,8 +60,10 @@ class AuditSettings:
     prompts: str | None = None
     limit: int | None = None
     max_new_tokens: int = 256
+    skip_long: bool = False
     seed: int = 0
     out: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +116,8 @@ def audit(settings: AuditSettings) -> AuditResult:
         "max_new_tokens": settings.max_new_tokens,
         "seed": settings.seed,
     }
-    identity = run_identity(config, prompts)
-    folder = open_folder("audit", settings.out, identity)
+    identity = run_identity(config, prompts, models.target)
+    folder = open_folder("audit", settings.out, identity, anew=settings.overwrite)
     reference = _reference(settings, models)
     auditor = Audit(models.target, models.drafter, arms, reference, settings.max_new_tokens)
     records = finish(
@@ -146,8 +148,7 @@ def _prompts(settings: AuditSettings, models: Models) -> list[Prompt]:
         count = settings.limit or NUM_RANDOM_PROMPTS
         return random_prompts(models.target, count, settings.seed)
     prompts = load_prompts(name, settings.limit)
-    check_prompts(models.target, prompts, name)
-    return prompts
+    return check_prompts(models.target, prompts, name, skip_long=settings.skip_long)
 
 
 def _reference(settings: AuditSettings, models: Models) -> Reference:

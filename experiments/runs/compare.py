@@ -5,12 +5,13 @@ Question: how much faster than plain decoding is each policy, and where do its r
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from adaeagle.bench import provenance
+from adaeagle.bench.ranking import ranking
 from adaeagle.bench.records import PromptRecord
 from adaeagle.bench.results import results
 from adaeagle.bench.run_folder import RunFolder
@@ -20,10 +21,12 @@ from adaeagle.drafters.identify import identify
 from adaeagle.policy import Policy
 from adaeagle.registry import get_policy
 from experiments.errors import InputError, argument
+from experiments.options import SamplingOptions
 from experiments.runs.calibration import CalibrationRecord, Listener
 from experiments.runs.calibration import results as calibration_results
 from experiments.runs.models import ModelOptions, load_models, make_sampling
 from experiments.runs.settings import (
+    best_fixed,
     check_policies,
     check_prompts,
     finish,
@@ -70,14 +73,13 @@ class CompareSettings:
     prompts: str = "mini"
     limit: int | None = None
     max_new_tokens: int = 256
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    sampling: str = "rejection"
-    seed: int = 0
+    skip_long: bool = False
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    baseline: str | None = None  # None: the fastest policy whose draft is fixed
     calibration: bool = False
     seconds: float | None = None  # in which to stay, at the price of prompts
     out: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class CompareResult:
             "out": str(self.out),
             "num_prompts": len(prompts),
             "num_divergences": sum(len(prompt["divergences"]) for prompt in prompts),
+            "verdict": self.results["ranking"]["verdict"],
             "arms": [{key: arm[key] for key in SHOWN} for arm in self.results["arms"]],
         }
 
@@ -124,8 +127,9 @@ def compare(settings: CompareSettings, *, anew: bool = False) -> CompareResult:
     Raises:
         InputError: a setting cannot be used.
     """
+    anew = anew or settings.overwrite
     comparison = _prepare(settings, anew)
-    records, found = _finish(comparison, settings.seconds)
+    records, found = _finish(comparison, settings)
     folder, group_by = comparison.folder, grouping(comparison.prompts)
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         files = [folder.path / "results.json", *draw_all(records, group_by, folder)]
@@ -140,34 +144,28 @@ def compare(settings: CompareSettings, *, anew: bool = False) -> CompareResult:
 
 def measure(settings: CompareSettings) -> tuple[list[PromptRecord], dict[str, Any]]:
     """The same without tables and pictures: what was measured, and what is in `results.json`."""
-    return _finish(_prepare(settings, anew=False), settings.seconds)
+    return _finish(_prepare(settings, anew=False), settings)
 
 
 def _prepare(settings: CompareSettings, anew: bool) -> Comparison:
-    chosen_sampling = make_sampling(
-        settings.temperature, settings.top_p, settings.top_k, settings.sampling, settings.seed
-    )
-    arms = make_policies(settings.policies)
+    chosen_sampling = make_sampling(settings.sampling)
+    arms = make_policies(settings.policies, settings.baseline)
     prompts = load_prompts(settings.prompts, settings.limit)
     drafts = bool(_drafting(arms))
     if settings.calibration and not drafts:
         raise InputError("--calibration needs a policy that drafts, got vanilla alone")
     models = load_models(settings.models, needs_drafter=drafts, is_greedy=chosen_sampling.is_greedy)
     check_policies(arms, partial(identify, models.target, models.drafter))
-    check_prompts(models.target, prompts, settings.prompts)
+    prompts = check_prompts(models.target, prompts, settings.prompts, skip_long=settings.skip_long)
     config = {
         **models.config,
         "policies": list(arms),
         "prompts": settings.prompts,
         "limit": settings.limit,
         "max_new_tokens": settings.max_new_tokens,
-        "temperature": chosen_sampling.temperature,
-        "top_p": chosen_sampling.top_p,
-        "top_k": chosen_sampling.top_k,
-        "sampling": chosen_sampling.mode,
-        "seed": chosen_sampling.seed,
+        **asdict(settings.sampling),
     }
-    identity = run_identity(config, prompts)
+    identity = run_identity(config, prompts, models.target)
     folder = open_folder("compare", settings.out, identity, anew=anew)
     bench = Bench(models.target, models.drafter, arms, chosen_sampling, settings.max_new_tokens)
     return Comparison(bench, prompts, folder, identity)
@@ -178,18 +176,19 @@ def _drafting(arms: dict[str, Policy]) -> list[str]:
 
 
 def _finish(
-    comparison: Comparison, seconds: float | None
+    comparison: Comparison, settings: CompareSettings
 ) -> tuple[list[PromptRecord], dict[str, Any]]:
-    folder = comparison.folder
+    folder, policies = comparison.folder, comparison.bench.policies
     records = finish(
         folder,
         PromptRecord,
         len(comparison.prompts),
         lambda finished: _measured(comparison, finished),
-        f"prompts under {len(comparison.bench.policies)} policies",
-        seconds,
+        f"prompts under {len(policies)} policies",
+        settings.seconds,
     )
-    found = results(records, git=provenance.git(), **comparison.identity)
+    found = results(records, comparison.identity, git=provenance.git())
+    found["ranking"] = ranking(records, settings.baseline or best_fixed(policies, records))
     with argument("--out", str(folder.path), "a folder that can be written", OSError):
         folder.write("results.json", json.dumps(found, indent=1) + "\n")
     return records, found

@@ -156,7 +156,7 @@ def _predictions(
     trace = replaying.load_trace(folder, settings.split, None)
     cost: CostModel | None = None
     if predictor.needs_cost:
-        cost, _ = replaying.load_cost(settings.cost, settings.trace)
+        cost, _ = replaying.load_cost(settings.cost, folder)
     texts = [text for text in trace.texts if text.num_positions > 0]
     with argument("PREDICTOR", settings.predictor, errors=ValueError):
         predictor.check(folder.manifest.models(texts[0].features.shape[1]))

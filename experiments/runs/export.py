@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adaeagle.drafters.head_files import read_head
+from adaeagle.drafters.pretrained import kind_of
 from adaeagle.policy import Policy
 from adaeagle.policy_folder import is_policy_folder, read_spec, write_policy
 from adaeagle.registry import get_policy
@@ -179,14 +181,27 @@ def _models(settings: ExportSettings, found: dict[str, Any]) -> Models:
             raise InputError(f"{option} must name the model that {settings.to} is to load")
     kind = settings.drafter_kind
     if kind == "auto":
-        is_named_eagle3 = "eagle3" in drafter.lower().replace("-", "")
-        kind = "eagle3" if is_named_eagle3 else "eagle"
+        with argument("--drafter", drafter, errors=(OSError, ValueError)):
+            kind = _kind_of(drafter)
         if settings.drafter is None:  # a look-up of the sweep's is refused below
             kind = swept.get("drafter_kind") or kind
     if kind not in VLLM_METHODS:
         known = ", ".join(VLLM_METHODS)
         raise InputError(f"--drafter-kind must be auto or one of {known}, got {kind!r}")
     return Models(target, drafter, kind)
+
+
+def _kind_of(drafter: str) -> str:
+    """A draft model's kind: its weights tell; of an id of the hub, its name alone is known."""
+    folder = Path(drafter)
+    if not folder.is_dir():
+        return "eagle3" if "eagle3" in drafter.lower().replace("-", "") else "eagle"
+    if (kind := kind_of(drafter)) != "eagle":
+        return kind
+    _, weights = read_head(folder)
+    # EAGLE-1 and 2 read a feature and an embedding, EAGLE-3 features of three layers.
+    width, inputs = weights["fc.weight"].shape
+    return "eagle" if inputs == 2 * width else "eagle3"
 
 
 def _to_folder(spec: str, out: Path | None) -> dict[str, Any]:
@@ -202,7 +217,10 @@ def _write(out: Path | None, exported: dict[str, Any]) -> dict[str, Any]:
     """The configuration and the command as files, where a folder is named for them."""
     if out is None:
         return {}
-    with argument("--out", str(out), "a folder that can be written", OSError):
+    must = "a folder that can be written, new, empty or of an export"
+    with argument("--out", str(out), must, (OSError, ValueError)):
+        if out.exists() and any(out.iterdir()) and not (out / "command.sh").is_file():
+            raise ValueError("it holds files of something else: they are kept")
         out.mkdir(parents=True, exist_ok=True)
         (out / "config.json").write_text(json.dumps(exported["config"], indent=1) + "\n")
         (out / "command.sh").write_text(exported["command"] + "\n")

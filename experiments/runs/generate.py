@@ -32,7 +32,7 @@ def answers(
     prompt: Prompt,
     chosen_sampling: Sampling,
     max_new_tokens: int,
-    on_piece: Callable[[Piece, str], None],
+    on_piece: Callable[[Piece | None, str], None],
 ) -> Iterator[dict[str, Any]]:
     """Answers every turn of a prompt.
 
@@ -42,7 +42,8 @@ def answers(
         prompt: the question, of one turn or several.
         chosen_sampling: the distribution of the text.
         max_new_tokens: of an answer.
-        on_piece: called after every round with its piece and the text that it adds.
+        on_piece: called after every round with its piece and the text that it adds; at the end of
+            an answer with None and what was held back.
 
     Yields:
         An answer a turn: its token ids, its text as it is decoded, its rounds and seconds.
@@ -66,6 +67,7 @@ def answers(
         for piece in pieces:
             seen.append(piece)
             on_piece(piece, transcript.add(piece.token_ids))
+        on_piece(None, transcript.rest())
         yield _answer(prompt.id, talk.num_answered, seen, transcript)
         talk.answer(transcript.token_ids)
 
@@ -109,6 +111,10 @@ class Transcript:
             return ""
         self._num_shown = len(text)
         return new
+
+    def rest(self) -> str:
+        """What waited for bytes that never came."""
+        return (self.text or "")[self._num_shown :]
 
 
 def _answer(

@@ -18,23 +18,13 @@ from adaeagle.models.gguf import is_gguf
 from adaeagle.models.kernels import MODES, check_mode
 from adaeagle.registry import get_drafter
 from experiments.errors import InputError, argument
+from experiments.options import ModelOptions as ModelOptions
+from experiments.options import SamplingOptions
 
 BUNDLED_TARGET = "mini"
 BUNDLED_HEAD = "mini"
 
 DTYPES = ("float32", "bfloat16", "float16")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
-    """The options of a command that concern models."""
-
-    target: str = BUNDLED_TARGET
-    drafter: str | None = None
-    device: str | None = None
-    dtype: str | None = None
-    threads: int | None = None
-    kernels: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +54,7 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     with Console(stderr=True).status("loading models"):
-        target = load_target(options.target, device, options.dtype, options.kernels)
+        target = load_target(options, device)
         with argument("--target", options.target):
             target.check_processors(is_greedy)
         drafter = None if spec is None else _load_drafter(spec, target)
@@ -79,6 +69,8 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
         "dtype": identity.dtype,
         "threads": torch.get_num_threads(),
         "kernels": target.kernels,
+        "revision": options.revision,
+        "device_map": options.device_map,
     }
     return Models(target, drafter, config)
 
@@ -92,17 +84,16 @@ def silence() -> None:
     huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
 
 
-def make_sampling(
-    temperature: float, top_p: float, top_k: int, sampling: str, seed: int
-) -> Sampling:
+def make_sampling(options: SamplingOptions) -> Sampling:
     """The distribution of the text, checked."""
-    if sampling not in SAMPLING_MODES:
-        raise InputError(f"--sampling must be one of {', '.join(SAMPLING_MODES)}, got {sampling!r}")
-    for option, value in (("--temperature", temperature), ("--top-p", top_p), ("--top-k", top_k)):
-        with argument(option, value):
-            keyword = option.removeprefix("--").replace("-", "_")
-            Sampling(**{keyword: value})  # type: ignore[arg-type]
-    return Sampling(temperature, top_p, top_k, sampling, seed)  # type: ignore[arg-type]
+    mode = options.sampling
+    if mode not in SAMPLING_MODES:
+        raise InputError(f"--sampling must be one of {', '.join(SAMPLING_MODES)}, got {mode!r}")
+    given = {name: getattr(options, name) for name in ("temperature", "top_p", "top_k")}
+    for name, value in given.items():
+        with argument(f"--{name.replace('_', '-')}", value):
+            Sampling(**{name: value})
+    return Sampling(**given, mode=mode, seed=options.seed)  # type: ignore[arg-type]
 
 
 def find_device(name: str | None) -> str:
@@ -114,8 +105,14 @@ def find_device(name: str | None) -> str:
     return name
 
 
-def load_target(name: str, device: str, dtype: str | None, kernels: str = "auto") -> Target:
-    """The target that `--target`, `--device`, `--dtype` and `--kernels` name."""
+def load_target(options: ModelOptions, device: str) -> Target:
+    """The target that the options name.
+
+    Args:
+        options: the options.
+        device: where it goes, unless they spread it over several.
+    """
+    name, dtype, kernels = options.target, options.dtype, options.kernels
     with argument("--kernels", kernels, f"one of {', '.join(MODES)}"):
         check_mode(kernels)
     if dtype is not None and dtype not in DTYPES:
@@ -132,8 +129,11 @@ def load_target(name: str, device: str, dtype: str | None, kernels: str = "auto"
             _check_folder(name)
         return Target.from_pretrained(
             name,
-            device=device,
+            device=None if options.device_map else device,
             dtype=dtype,
+            max_length=options.max_length,
+            revision=options.revision,
+            device_map=options.device_map,
             kernels=kernels,  # type: ignore[arg-type]  # checked above
         )
 

@@ -6,7 +6,7 @@ draft forward of ten nodes costs far less than ten of one.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from experiments.views.plot_style import png
 FEWEST = 3
 """Samples that every cell gets, however short the time."""
 
+LONGEST = 4
+"""Times as many rounds as wanted are measured at most, where fewer give no table to rely on."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProfileSettings:
@@ -47,6 +50,7 @@ class ProfileSettings:
     limit: int | None = None
     seed: int = 0
     out: Path | None = None
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class ProfileResult:
     @property
     def summary(self) -> dict[str, Any]:
         """What a script wants first."""
-        return {"out": str(self.out), **main_figures(self.model)}
+        quality = self.model.about["quality"]
+        return {"out": str(self.out), **main_figures(self.model), "quality": quality}
 
 
 def profile(settings: ProfileSettings) -> ProfileResult:
@@ -74,7 +79,7 @@ def profile(settings: ProfileSettings) -> ProfileResult:
         raise InputError(f"--seconds must be > 0, got {settings.seconds}")
     prompts = load_prompts(settings.prompts, settings.limit)
     models = load_models(settings.models, needs_drafter=True, is_greedy=True)
-    check_prompts(models.target, prompts, settings.prompts)
+    prompts = check_prompts(models.target, prompts, settings.prompts)
     grid = _grid(settings, models)
     token_ids = [Conversation(models.target, prompt).next_ids() or [] for prompt in prompts]
     sizes = sorted({1, *settings.batch_sizes})
@@ -87,12 +92,13 @@ def profile(settings: ProfileSettings) -> ProfileResult:
         "limit": settings.limit,
         "seed": settings.seed,
     }
-    identity = run_identity(config, prompts)
-    folder = open_folder("profile", settings.out, identity)
+    identity = run_identity(config, prompts, models.target)
+    folder = open_folder("profile", settings.out, identity, anew=settings.overwrite)
     tallies = _measured(folder, profilers, grid, settings)
     metadata = {
         **identity,
         "git": provenance.git(),
+        "quality": asdict(tallies[1].quality()),
         "date": max(tally.ended for tally in tallies.values()),
         **{
             name: sum(getattr(tally, name) for tally in tallies.values())
@@ -147,8 +153,14 @@ def _measured(
     if num_before := sum(tally.num_texts for tally in tallies.values()):
         ended = max(tally.ended for tally in tallies.values())
         console.print(f"{num_before} texts were measured in {folder.path} by {ended}")
-    if _share(tallies, settings) >= 1:
+    rounds = settings.rounds
+    if _share(tallies, rounds, settings.seconds) >= 1:
         return tallies
+    if (folder.path / "cost.json").is_file() and not settings.overwrite:
+        raise InputError(
+            f"--rounds and --seconds would change the table in {folder.path}, "
+            f"got {rounds} and {settings.seconds}: choose another --out, or --overwrite it"
+        )
     with console.status("warming up"):
         profilers[1].warm_up()
     texts = {size: each.texts(tallies[size].num_texts) for size, each in profilers.items()}
@@ -166,10 +178,14 @@ def _measured(
                 with argument("--out", str(folder.path), "a folder with room", OSError):
                     folder.append(record)
                 tallies[size].add(record)
-                share = _share(tallies, settings)
+                share = _share(tallies, rounds, settings.seconds)
                 progress.update(task, completed=share)
                 if share >= 1:
-                    break
+                    most = LONGEST * settings.rounds
+                    if settings.seconds or rounds >= most or tallies[1].quality().is_good:
+                        break
+                    rounds = min(2 * rounds, most)
+                    progress.update(task, description=f"{rounds} rounds of every shape")
     except KeyboardInterrupt:
         num_kept = sum(tally.num_texts for tally in tallies.values())
         console.print(
@@ -180,9 +196,9 @@ def _measured(
     return tallies
 
 
-def _share(tallies: dict[int, Tally], settings: ProfileSettings) -> float:
-    """How much has been measured of what was asked for; 1: all."""
-    if settings.seconds is None:
-        return min(tally.share(settings.rounds) for tally in tallies.values())
-    seconds = sum(tally.seconds for tally in tallies.values())
-    return min(*(tally.share(FEWEST) for tally in tallies.values()), seconds / settings.seconds)
+def _share(tallies: dict[int, Tally], rounds: int, seconds: float | None) -> float:
+    """How much has been measured of what is wanted; 1: all."""
+    if seconds is None:
+        return min(tally.share(rounds) for tally in tallies.values())
+    measured = sum(tally.seconds for tally in tallies.values())
+    return min(*(tally.share(FEWEST) for tally in tallies.values()), measured / seconds)

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from adaeagle.bench import provenance
+from adaeagle.bench.ranking import ranking, tokens_per_second
 from adaeagle.bench.records import ArmRecord, PromptRecord
 from adaeagle.bench.replayed import arm_records, policy_seconds
 from adaeagle.bench.results import results
@@ -42,7 +43,7 @@ from adaeagle.trace.trace import Trace
 from experiments.errors import InputError, argument
 from experiments.runs.compare import POLICIES
 from experiments.runs.models import ModelOptions, load_models
-from experiments.runs.settings import check_policies, make_policies, open_folder
+from experiments.runs.settings import best_fixed, check_policies, make_policies, open_folder, origin
 from experiments.views.plots import draw_all
 
 SPLITS = ("all", "tune", "test")
@@ -60,6 +61,8 @@ class ReplaySettings:
     split: str = "all"
     strict: bool = False
     oracle: bool = True
+    baseline: str | None = None  # None: the fastest policy whose draft is fixed
+    any_cost: bool = False  # whether the cost table may be of other models
     device: str | None = None
     threads: int | None = None
     out: Path | None = None
@@ -83,6 +86,8 @@ class ReplayResult:
             "num_prompts": len(self.results["per_prompt"]),
             "split": self.results["split"],
             "oracle": self.results["oracle"],
+            "cost_quality": self.results["config"]["cost_about"].get("quality"),
+            "verdict": self.results["ranking"]["verdict"],
             "arms": [{key: arm[key] for key in SHOWN} for arm in self.results["arms"]],
         }
 
@@ -110,9 +115,9 @@ def _run(settings: ReplaySettings) -> tuple[list[PromptRecord], dict[str, Any], 
     """Replays, solves oracles and writes `results.json`."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    arms = make_policies(settings.policies)
+    arms = make_policies(settings.policies, settings.baseline)
     folder = open_trace(settings.trace)
-    cost, cost_path = load_cost(settings.cost, settings.trace)
+    cost, cost_path = load_cost(settings.cost, folder, any_models=settings.any_cost)
     if settings.drafter is None:
         device = None if settings.strict else settings.device or ""
         trace = load_trace(folder, settings.split, device)
@@ -135,8 +140,7 @@ def _run(settings: ReplaySettings) -> tuple[list[PromptRecord], dict[str, Any], 
     identity: dict[str, Any] = {
         "config": config,
         "prompts_sha256": folder.manifest.prompts_sha256,
-        "hardware": provenance.hardware(),
-        "versions": provenance.versions(),
+        **origin(),
     }
     out = open_folder("replay", settings.out, identity, anew=True)
     records, played = _replay_all(arms, trace, cost)
@@ -151,7 +155,7 @@ def _run(settings: ReplaySettings) -> tuple[list[PromptRecord], dict[str, Any], 
             "clairvoyant": clairvoyant_speed(trace, cost),
             "split": settings.split,
         }
-        speeds = {name: _speed(records, name) for name in arms}
+        speeds = {name: tokens_per_second(records, name) for name in arms}
         recovered = {
             name: found[arm_family[name]].recovered_by(speeds[name])
             for name in arms
@@ -159,13 +163,14 @@ def _run(settings: ReplaySettings) -> tuple[list[PromptRecord], dict[str, Any], 
         }
     whole = results(
         records,
+        identity,
         git=provenance.git(),
         split=settings.split,
         oracle=oracle,
         recovered=recovered,
-        **identity,
     )
     whole["num_missing"] = {name: one.num_missing for name, one in played.items()}
+    whole["ranking"] = ranking(records, settings.baseline or best_fixed(arms, records))
     with argument("--out", str(out.path), "a folder that can be written", OSError):
         out.write("results.json", json.dumps(whole, indent=1) + "\n")
     return records, whole, out
@@ -177,15 +182,34 @@ def open_trace(path: Path) -> TraceFolder:
         return TraceFolder.open(path)
 
 
-def load_cost(path: Path | None, trace: Path) -> tuple[CostModel, Path]:
-    """The cost table of `--cost`, or the one that lies in the trace's folder."""
-    chosen = path or trace / "cost.json"
+def load_cost(
+    path: Path | None, trace: TraceFolder, *, any_models: bool = False
+) -> tuple[CostModel, Path]:
+    """The cost table of `--cost`, or the one that lies in the trace's folder.
+
+    Args:
+        path: of `--cost`.
+        trace: what it is for.
+        any_models: whether it may have been measured with other models.
+
+    Raises:
+        InputError: it is not there, or of other models.
+    """
+    chosen = path or trace.path / "cost.json"
     if path is None and not chosen.is_file():
         raise InputError(
             f"--cost must be a cost table, as `adaeagle profile` makes one: {chosen} is not there"
         )
     with argument("--cost", str(chosen), errors=(OSError, ValueError)):
-        return CostModel.load(chosen), chosen
+        cost = CostModel.load(chosen)
+    if not any_models:
+        manifest = trace.manifest
+        with argument("--cost", str(chosen), errors=ValueError):
+            cost.check(manifest.target_weights, manifest.drafter_weights)
+    if not (quality := cost.about.get("quality", {"is_good": True}))["is_good"]:
+        note = f"{chosen} is not good enough to rely on: {quality['why']}"
+        Console(stderr=True).print(note, highlight=False)
+    return cost, chosen
 
 
 def load_trace(folder: TraceFolder, split: str, device: str | None) -> Trace:
@@ -319,8 +343,3 @@ def _headrooms(
             except NotRecordedError as missing:
                 raise InputError(f"--strict refuses the family {name}: {missing}") from None
     return found
-
-
-def _speed(records: Sequence[PromptRecord], name: str) -> float:
-    arms = [record.arms[name] for record in records]
-    return sum(arm.num_tokens for arm in arms) / sum(arm.seconds for arm in arms)

@@ -18,7 +18,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from adaeagle.bench import provenance
 from adaeagle.data.prompts import Prompt, digest
 from adaeagle.data.splits import split_of
-from adaeagle.models.target import Target
 from adaeagle.registry import get_policy
 from adaeagle.trace.folder import TraceFolder
 from adaeagle.trace.manifest import Manifest, Shard, plan_shards
@@ -26,7 +25,7 @@ from adaeagle.trace.recorder import DEFAULT_ENVELOPE, Recorder, check_recordable
 from experiments.errors import InputError, argument
 from experiments.runs.launching import ProcessDied, gather, launch, make_fabric, own_device
 from experiments.runs.models import ModelOptions, find_device, load_models
-from experiments.runs.settings import check_prompts, load_prompts
+from experiments.runs.settings import check_prompts, generation, load_prompts
 
 NUM_TOP = 8
 """Choices of the target that are recorded for each token."""
@@ -40,6 +39,7 @@ class TraceSettings:
     models: ModelOptions = field(default_factory=ModelOptions)
     prompts: str = "mini"
     limit: int | None = None
+    skip_long: bool = False
     max_new_tokens: int = 256
     envelope: Sequence[str] = DEFAULT_ENVELOPE
     positions_at_once: int = 16
@@ -155,7 +155,7 @@ class Job:
             prompts=settings.prompts,
             vocab_size=models.target.vocab_size,
             device=config["device"].partition(":")[0],
-            generation=_generation(models.target),
+            generation=generation(models.target),
             recorded_on={"hardware": provenance.hardware(), "git": provenance.git()},
         )
         with argument("--envelope", " ".join(settings.envelope)):
@@ -241,15 +241,6 @@ def _work(fabric: Fabric, settings: TraceSettings) -> list[str]:
 
 def _distinct(errors: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(filter(None, errors)))
-
-
-def _generation(target: Target) -> dict[str, Any]:
-    """What decides a text beside the weights: where it ends, what is done to logits."""
-    config = target.model.generation_config
-    known: dict[str, Any] = {} if config is None else config.to_diff_dict()
-    ours = {"max_length": target.max_length, "stop_token_ids": list(target.eos_token_ids)}
-    left_out = ("transformers_version", "_from_model_config")
-    return {**ours, "config": {name: known[name] for name in known if name not in left_out}}
 
 
 def _is_finished(settings: TraceSettings) -> bool:

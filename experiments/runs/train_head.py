@@ -17,11 +17,12 @@ import torch
 from torch.utils.data import Dataset
 
 from adaeagle import Target
+from adaeagle.data.conversations import Record, read_records
 from adaeagle.drafters.eagle3_head import Eagle3Head
 from adaeagle.drafters.eagle_head import EagleHead
 from adaeagle.ranges import at_least
 from experiments.errors import argument
-from experiments.runs.models import load_target, silence
+from experiments.runs.models import ModelOptions, load_target, silence
 from experiments.runs.training import (
     TrainingFolder,
     TrainingSettings,
@@ -34,7 +35,6 @@ from experiments.runs.training import (
 from predictors.data.features import collect_features, feature_file
 from predictors.data.step_batches import StepData
 from predictors.draft_models.causal_lm import CausalLMTraining
-from predictors.draft_models.conversations import questions, read_records
 from predictors.draft_models.data import (
     EagleBatch,
     SelfGeneratedDataset,
@@ -74,7 +74,7 @@ class TrainHeadSettings(TrainingSettings):
     Args:
         target: bundled name, folder or Hugging Face id.
         data: `.jsonl` or `.jsonl.gz` of prompts or conversations, see
-            `predictors.draft_models.conversations`.
+            `adaeagle.data.conversations`.
         out: folder of everything this writes; the trained model is in `final/`.
         kind: "eagle": a head on the target's features; "eagle3": on those of three layers;
             "medusa": Medusa's heads; "lm": a small causal LM of its vocabulary.
@@ -231,7 +231,7 @@ def run_checked(settings: TrainHeadSettings) -> dict[str, Any] | None:
     check_out(settings.out, settings.file)
 
     def train() -> dict[str, Any]:
-        target = load_target(settings.target, "cpu", settings.dtype)
+        target = load_target(ModelOptions(settings.target, dtype=settings.dtype), "cpu")
         names = {field.name for field in fields(settings)} - {"data"}
         # All else has been checked: what is refused from here on is the text.
         with (
@@ -265,16 +265,14 @@ def _finish(
 
 def _own_text(
     target: Target,
-    records: Sequence[dict[str, Any]],
+    records: Sequence[Record],
     settings: TrainHeadSettings,
     folder: TrainingFolder,
 ) -> list[Path]:
     """The target's answers; processes that were started together share the work."""
-    conversations = [turns for turns in map(questions, records) if turns]
+    conversations = [record.questions for record in records if record.questions]
     if not conversations:
-        raise ValueError(
-            f"data must hold prompts to answer: turns, messages or prompt; {settings.data} has none"
-        )
+        raise ValueError(f"data must hold prompts to answer, {settings.data} has none")
     longest = min(settings.window, target.max_length)
     text = SelfGenerationSettings(
         max_new_tokens=settings.max_new_tokens,
@@ -361,7 +359,7 @@ def _set_vocab(head: EagleHead | Eagle3Head, texts: Dataset[EagleBatch]) -> None
 
 def _train_lm(
     target: Target,
-    records: Sequence[dict[str, Any]],
+    records: Sequence[Record],
     shards: Sequence[Path],
     settings: TrainHeadSettings,
     folder: TrainingFolder,

@@ -25,6 +25,7 @@ from adaeagle.data.prompts import Prompt, read_prompts
 from adaeagle.data.splits import TEST, split_of
 from experiments.confirm.tuned import read_sweeps
 from experiments.errors import InputError
+from experiments.options import SamplingOptions
 from experiments.runs.compare import CompareSettings, compare
 from experiments.runs.models import ModelOptions
 from experiments.study.planning import StudySettings
@@ -92,7 +93,7 @@ def main() -> None:
             policies=["vanilla", *(family.tuned for family in tuned.families)],
             prompts=write_prompts(tests, given.out / "test_prompts.jsonl"),
             max_new_tokens=given.max_new_tokens,
-            temperature=1.0,
+            sampling=SamplingOptions(temperature=1.0),
             out=given.out / "temperature_1",
         )
     )

@@ -107,7 +107,7 @@ def prepare(settings: SweepSettings) -> Sweep:
     _check_options(settings)
     templates = _parse(settings.policies)
     source = open_trace(settings.trace)
-    cost, _ = load_cost(settings.cost, settings.trace)
+    cost, _ = load_cost(settings.cost, source)
     trace = load_trace(source, TUNE, None if settings.strict else settings.device or "")
     scorer = Scorer(trace, cost)
     room = _room_for_trees(templates.values())
@@ -142,7 +142,8 @@ def _folder(settings: SweepSettings, identity: dict[str, Any], source: TraceFold
         "target": source.manifest.target,
         "drafter": source.manifest.drafter,
     }
-    return open_folder("sweep", settings.out, {"config": config, "identity": identity})
+    whole = {"config": config, "identity": identity}
+    return open_folder("sweep", settings.out, whole, is_shared=True)
 
 
 def _files(call: Call) -> Iterator[tuple[str, str]]:

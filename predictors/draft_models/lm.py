@@ -4,12 +4,12 @@ import copy
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from adaeagle.data.conversations import Record
 from adaeagle.models.target import Target
 from predictors.draft_models.packed_tokens import write_stream
 
@@ -41,22 +41,22 @@ def own_documents(shards: Sequence[Path]) -> Iterator[list[int]]:
             yield document.tolist()
 
 
-def record_documents(target: Target, records: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
+def record_documents(target: Target, records: Sequence[Record]) -> Iterator[list[int]]:
     """Records that hold answers or plain text, as the target's tokenizer writes them."""
     tokenizer = target.tokenizer
     assert tokenizer is not None
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     for record in records:
-        if "text" in record:
-            yield [*tokenizer(record["text"])["input_ids"], *end]
-        elif any(m["role"] == "assistant" for m in record.get("messages", ())):
-            text = tokenizer.apply_chat_template(record["messages"], tokenize=False)
+        if record.text:
+            yield [*tokenizer(record.text)["input_ids"], *end]
+        elif any(message["role"] == "assistant" for message in record.messages):
+            text = tokenizer.apply_chat_template(list(record.messages), tokenize=False)
             yield list(tokenizer(str(text), add_special_tokens=False)["input_ids"])
 
 
 def write_lm_streams(
     target: Target,
-    records: Sequence[dict[str, Any]],
+    records: Sequence[Record],
     shards: Sequence[Path],
     folder: Path,
     seed: int,

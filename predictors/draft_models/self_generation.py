@@ -22,10 +22,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from adaeagle import generate_batch
+from adaeagle.data.conversations import Message
 from adaeagle.data.files import difference, write_whole
 from adaeagle.models.fingerprint import fingerprint
 from adaeagle.models.target import Target
-from predictors.draft_models.conversations import Message
 
 STDERR = Console(stderr=True)
 

@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from adaeagle.bench.run_folder import RunFolder
 
 POLICIES = ("--policies", "chain(length=3)", "eagle2(depth=3, width=3, nodes=8)")
 RESULT_KEYS = (
-    *("target", "drafter", "hardware", "versions", "git", "config", "prompts_sha256", "split"),
-    *("baseline", "oracle", "arms", "per_prompt"),
+    *("target", "drafter", "config", "prompts_sha256", "token_ids_sha256", "tokenizer_sha256"),
+    *("generation", "hardware", "versions", "git", "split", "baseline", "oracle", "arms"),
+    *("per_prompt", "ranking"),
 )
 ARM_KEYS = (
     *("policy", "num_tokens", "seconds", "tokens_per_second", "speedup", "speedup_ci95"),
@@ -186,14 +189,72 @@ def test_a_finished_run_is_shown_again(compare: Any) -> None:
     assert "4 of 4 prompts were finished" in again.stderr
 
 
+@pytest.mark.parametrize(
+    ("file", "changed", "reason"),
+    [
+        (
+            "chat_template.jinja",
+            "{% for m in messages %}>{{ m['content'] }}{% endfor %}",
+            "token",
+        ),
+        ("generation_config.json", '{"repetition_penalty": 1.5}', "generation.config"),
+    ],
+)
+def test_a_target_that_reads_otherwise_is_another_run(
+    compare: Any, folders: Any, tmp_path: Path, file: str, changed: str, reason: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(folders.target, model)
+    common = (*POLICIES, "--target", model, "--out", "runs/read")
+    assert compare(*common).code == 0
+    (model / file).write_text(changed)
+    found = compare(*common)
+    assert found.code == 2
+    assert "holds another run: " in found.stderr
+    assert reason in found.stderr
+
+
 def test_another_run_is_refused_the_folder(compare: Any) -> None:
     compare(*POLICIES, "--out", "runs/one")
     found = compare(*POLICIES, "--out", "runs/one", "--seed", 1)
     assert found.code == 2
     assert found.stderr.splitlines() == [
         "adaeagle: --out must be a folder that can be written, empty or of this same run, got "
-        "'runs/one': runs/one holds another run: config.seed was 0, is 1"
+        "'runs/one': runs/one holds another run: seed was 0, is 1 (--overwrite begins anew)"
     ]
+    anew = compare(*POLICIES, "--out", "runs/one", "--seed", 1, "--overwrite")
+    assert anew.code == 0
+    assert json.loads(Path("runs/one/results.json").read_text())["config"]["seed"] == 1
+
+
+def test_a_run_is_repeated_from_what_it_wrote(compare: Any, run: Any) -> None:
+    compare(*POLICIES, "--out", "runs/one", "--seed", 3, "--limit", 2)
+    repeated = run("--config", "runs/one/run.yaml", "compare", "--limit", "3", "--out", "runs/two")
+    assert repeated.code == 0, repeated.stderr
+    one, two = (json.loads(Path(f"runs/{n}/results.json").read_text()) for n in ("one", "two"))
+    assert one["config"] | {"limit": 3} == two["config"]
+    other = run("audit", "--config", "runs/one/run.yaml")
+    assert other.code == 2
+    assert "--config must be of 'audit', got one of 'compare'" in other.stderr
+
+
+def test_version(run: Any) -> None:
+    found = run("--version")
+    assert (found.code, found.stdout) == (0, f"adaeagle {version('adaeagle')}\n")
+
+
+def test_long_prompts_are_left_out_on_request(compare: Any, tmp_path: Path) -> None:
+    path = tmp_path / "long.jsonl"
+    path.write_text('{"prompt": "ab"}\n' + json.dumps({"prompt": "ab" * 4000}) + "\n")
+    refused = compare(*POLICIES, "--prompts", path)
+    assert refused.code == 2
+    assert "must be shorter than the context" in refused.stderr
+    found = compare(*POLICIES, "--prompts", path, "--skip-long", "--out", "runs/short")
+    assert found.code == 0, found.stderr
+    assert "1 of 2 prompts are too long" in found.stderr
+    summary = json.loads(found.stdout.splitlines()[-1])
+    assert summary["num_prompts"] == 1
+    assert summary["verdict"] == "no verdict: it takes 6 prompts or more, got 1"
 
 
 def test_ctrl_c(folders: Any, prompts: Path, tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from adaeagle import get_policy
-from experiments.runs.export import Models, Setting, sglang, static_setting, vllm
+from experiments.runs.export import VLLM_METHODS, Models, Setting, sglang, static_setting, vllm
 from policies import Eagle2, StaticTree
 
 MODELS = ("--target", "org/target", "--drafter", "org/EAGLE-head")
@@ -178,3 +180,25 @@ def test_a_folder_that_is_in_use(run: Any, tmp_path: Path) -> None:
     found = run("export", "--policy", "chain", "--to", "folder", "--out", tmp_path)
     assert found.code == 2
     assert "new or empty" in found.stderr
+
+
+@pytest.mark.parametrize(("inputs", "kind"), [(2, "eagle"), (3, "eagle3"), (None, "lm")])
+def test_the_weights_of_a_folder_tell_what_drafts(
+    run: Any, tmp_path: Path, inputs: int | None, kind: str
+) -> None:
+    names = {"embed.weight": (8, 4)} if inputs is None else {"fc.weight": (4, 4 * inputs)}
+    (tmp_path / "config.json").write_text("{}")
+    weights = {name: torch.zeros(shape) for name, shape in names.items()}
+    save_file(weights, tmp_path / "model.safetensors")
+    found = exported(run, "chain", "vllm", "--target", "org/t", "--drafter", tmp_path)
+    assert found["config"]["method"] == VLLM_METHODS[kind]
+
+
+def test_a_folder_of_something_else_is_left_alone(run: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    found = run("export", "--policy", "chain", "--to", "vllm", *MODELS, "--out", tmp_path)
+    assert found.code == 2
+    assert "holds files of something else" in found.stderr
+    assert (tmp_path / "config.json").read_text() == "{}"
+    for _ in range(2):  # its own it writes once more
+        exported(run, "chain", "vllm", *MODELS, "--out", tmp_path / "new")

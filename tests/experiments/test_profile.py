@@ -13,6 +13,7 @@ GRID = ("--widths", 1, 3, "--nodes", 6, 2, "--contexts", 60, "--rounds", 1)
 LAST_LINE = (
     *("out", "num_texts", "num_rounds", "seconds", "context", "chain_draft_ms", "tree_draft_ms"),
     *("chain_verify_ms", "tree_verify_ms", "chain_other_ms", "tree_other_ms"),
+    "quality",
 )
 
 
@@ -94,16 +95,20 @@ def test_an_interrupted_profile_goes_on(profile: Any, monkeypatch: pytest.Monkey
     lines = Path("runs/torn/records.jsonl").read_text().splitlines()
     assert [json.loads(line)["ended"] for line in lines[:2]] == [text.ended for text in kept]
     assert json.loads(resumed.stdout)["num_texts"] == len(lines) > 2
-    # Finished: shown again, not measured again; more samples go on from there.
+    # Finished: shown again, not measured again, and not changed unless that is wanted.
     again = profile("--out", "runs/torn", "--json")
     assert again.stdout == resumed.stdout
-    more = profile("--out", "runs/torn", "--rounds", 5, "--json")
-    assert json.loads(more.stdout)["num_texts"] > len(lines)
+    before = Path("runs/torn/cost.json").read_bytes()
+    more = ("--out", "runs/torn", "--rounds", 9)
+    assert_refused(profile(*more), "--rounds and --seconds would change the table in runs/torn")
+    assert Path("runs/torn/cost.json").read_bytes() == before
+    assert profile(*more, "--overwrite").code == 0
+    assert Path("runs/torn/cost.json").read_bytes() != before
 
 
 def assert_refused(found: Any, *fragments: str) -> None:
     assert (found.code, found.stdout) == (2, "")
-    assert found.stderr.count("\n") == 1, found.stderr
+    assert found.stderr.count("adaeagle: ") == 1, found.stderr
     for fragment in fragments:
         assert fragment in found.stderr
 
@@ -129,4 +134,4 @@ def test_wrong_input(profile: Any, arguments: tuple[str, ...], fragments: tuple[
 def test_another_profile_in_the_folder(profile: Any) -> None:
     profile("--out", "runs/one")
     found = profile("--out", "runs/one", "--nodes", 7)
-    assert_refused(found, "--out", "holds another run", "config.nodes")
+    assert_refused(found, "--out", "holds another run", "nodes was")

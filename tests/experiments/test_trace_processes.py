@@ -22,6 +22,8 @@ pytestmark = [
 NUM_PROMPTS = 60
 COMMAND = (sys.executable, "-m", "experiments.cli")
 LAUNCHER = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+OWN = ("manifest.json", "run.yaml")
+"""Files that may differ between recordings of the same texts."""
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def whole(arguments: list[str], tmp_path: Path) -> dict[str, bytes]:
 
 def contents(path: Path) -> dict[str, bytes]:
     """Without the manifest, which names the machine."""
-    files = (file for file in path.rglob("*") if file.is_file() and file.name != "manifest.json")
+    files = (file for file in path.rglob("*") if file.is_file() and file.name not in OWN)
     return {str(file.relative_to(path)): file.read_bytes() for file in files}
 
 

@@ -26,7 +26,12 @@ WRONG_OPTIONS = [
     (("compare", "--policies", "chain(length=3"), "--policies", "read like", "'chain(length=3'"),
     (("compare", "--policies", "chain", "chain"), "--policies", "must differ", "'chain'"),
     (("compare", "--policies"), "--policies", "requires an argument", ""),
-    (("compare", "--prompts", "nowhere.jsonl"), "--prompts", "JSON Lines file", "nowhere.jsonl"),
+    (
+        ("compare", "--prompts", "nowhere.jsonl"),
+        "--prompts",
+        "a file of JSON Lines or plain text",
+        "nowhere.jsonl",
+    ),
     (("compare", "--polices", "chain"), "--polices", "--policies", ""),
     (("generate", "--policy", "chian"), "--policy", "did you mean 'chain'", "'chian'"),
     (("generate",), "--prompt", "must be given", "neither"),
@@ -55,11 +60,11 @@ def test_options(run: Any, arguments: tuple[str, ...], name: str, rule: str, val
     [
         ('{"id": 2, "turns": ["a"]', "must be a JSON object"),
         ('["a"]', "must be a JSON object"),
-        ('{"turns": ["a"]}', "id must be"),
-        ('{"id": 2}', "either turns or token_ids"),
-        ('{"id": 2, "turns": "a"}', "turns must be a list of str"),
+        ('{"id": true, "turns": ["a"]}', "id must be"),
+        ('{"id": 2}', "must hold one of turns, messages"),
+        ('{"id": 2, "turns": "a"}', "turns must be a list of strings"),
         ('{"id": 2, "turns": [""]}', "must not be empty"),
-        ('{"id": 2, "token_ids": ["a"]}', "token_ids must be a list of int"),
+        ('{"id": 2, "token_ids": ["a"]}', "token_ids must be a list of whole numbers"),
         ('{"id": 1, "turns": ["a"]}', "id must be unique"),
     ],
 )
@@ -84,7 +89,7 @@ def test_token_beyond_the_vocabulary(compare: Any, tmp_path: Path) -> None:
 def test_empty_prompt_file(compare: Any, tmp_path: Path) -> None:
     path = tmp_path / "empty.jsonl"
     path.write_text("\n")
-    assert_refused(compare("--prompts", path), "--prompts", "at least one line", str(path))
+    assert_refused(compare("--prompts", path), "--prompts", "at least one record", str(path))
 
 
 def test_turns_without_a_tokenizer(compare: Any, folders: Any, tmp_path: Path) -> None:

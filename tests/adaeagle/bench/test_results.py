@@ -66,10 +66,7 @@ def test_groups_keep_the_order_of_their_first_prompts() -> None:
 def test_what_policies_learned_is_no_result() -> None:
     found = results(
         RECORDS,
-        config={"target": "t", "drafter": "d"},
-        prompts_sha256="0",
-        hardware={},
-        versions={},
+        {"config": {"target": "t", "drafter": "d"}, "prompts_sha256": "0"},
         git=None,
     )
     assert found["target"] == "t"

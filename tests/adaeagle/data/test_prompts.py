@@ -26,7 +26,7 @@ def test_a_file_of_prompts(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_is_told_what_there_is() -> None:
-    with pytest.raises(FileNotFoundError, match=r"JSON Lines file or a bundled set .*'nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"a bundled set \(mini\), got 'nowhere'"):
         read_prompts("nowhere")
 
 

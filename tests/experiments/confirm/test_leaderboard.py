@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
+from adaeagle.bench.ranking import speed_ratio, swap_p_value
+from adaeagle.bench.statistics import holm
 from experiments.confirm.leaderboard import (
     Evidence,
-    holm,
     leaderboard,
     references,
     replay_sentence,
-    speed_ratio,
-    swap_p_value,
 )
 from experiments.confirm.tuned import Family
 

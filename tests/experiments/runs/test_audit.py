@@ -16,6 +16,7 @@ from adaeagle.registry import get_policy
 
 RESULT_KEYS = {
     *("target", "drafter", "hardware", "versions", "git", "config", "prompts_sha256"),
+    *("token_ids_sha256", "tokenizer_sha256", "generation"),
     *("near_tie", "is_lossless", "arms", "divergences", "per_prompt"),
 }
 POLICIES = ("--policies", "chain(length=3)", "eagle2(depth=3, width=3, nodes=8)")

@@ -7,8 +7,8 @@ import torch
 
 import adaeagle
 from adaeagle import Target
+from adaeagle.data.conversations import Message
 from predictors.data.features import collect_features
-from predictors.draft_models.conversations import Message, questions, read_records
 from predictors.draft_models.data import SelfGeneratedDataset, collate
 from predictors.draft_models.self_generation import SelfGenerationSettings, collect_self_generated
 
@@ -112,30 +112,6 @@ def test_sampled_answers_depend_on_the_seed(
         for number, seed in enumerate((1, 1, 2))
     ]
     assert texts[0] == texts[1] != texts[2]
-
-
-def test_records_of_every_form(tmp_path: Path) -> None:
-    path = tmp_path / "data.jsonl"
-    path.write_text(
-        '{"turns": ["a", "b"]}\n'
-        '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"},'
-        ' {"role": "assistant", "content": "b"}]}\n'
-        '{"prompt": "a"}\n{"text": "a"}\n'
-    )
-    contents = [[m["content"] for m in questions(record)] for record in read_records(path)]
-    assert contents == [["a", "b"], ["s", "a"], ["a"], []]
-    assert len(read_records(path, limit=2)) == 2
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [("nonsense", "line 1 of .* must be a JSON object"), ('{"a": 1}', "must be an object with")],
-)
-def test_a_malformed_line_is_named(tmp_path: Path, line: str, message: str) -> None:
-    path = tmp_path / "data.jsonl"
-    path.write_text(line)
-    with pytest.raises(ValueError, match=message):
-        read_records(path)
 
 
 def test_answers_keep_to_the_generation_config(
