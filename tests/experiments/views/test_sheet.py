@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from experiments.commands.show import show
 from experiments.views.sheet import LONGEST, Sheet, interval, share
 
 SPEC = "eagle2(depth=6, width=10, nodes=59, stop=confidence(threshold=0.4))"
@@ -14,7 +15,7 @@ NUMBERS = ("tokens/s", "speed-up", "95 % interval", "a round", "nodes", "AUC", "
 
 def printed(sheet: Any, width: int) -> str:
     file = io.StringIO()
-    Console(file=file, width=width).print(sheet, markup=False)
+    Console(file=file, width=width).print(sheet)
     return file.getvalue()
 
 
@@ -62,3 +63,10 @@ def test_what_is_absent_is_a_dash() -> None:
     assert (interval(None), share(None)) == ("-", "-")
     assert interval((1.004, 2)) == "1.00 to 2.00"
     assert share(0.256) == "+26%"
+
+
+def test_sentences_and_paths_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+    show({"out": "x"}, ["[/a] is [bold]"], ["runs/[/INST]/results.json"], as_json=False)
+    said = capsys.readouterr().out
+    assert "[/a] is [bold]\n" in said
+    assert "runs/[/INST]/results.json\n" in said
