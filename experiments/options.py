@@ -135,6 +135,21 @@ DeviceMap = Annotated[
         rich_help_panel=MODELS,
     ),
 ]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        help="Quantise the target's weights by bitsandbytes.",
+        **choice("4bit", "8bit"),
+        rich_help_panel=MODELS,
+    ),
+]
+ChatTemplate = Annotated[
+    str | None,
+    typer.Option(
+        help="Chat template in place of the tokenizer's own: a file, or the template itself.",
+        rich_help_panel=MODELS,
+    ),
+]
 PROMPTS = (
     "A file of prompts, - for stdin, or the bundled set mini. JSON Lines or a JSON array with "
     "turns, messages, conversations, prompt or token_ids; or .txt, a prompt a line; also .gz."
@@ -263,6 +278,8 @@ class ModelOptions:
     max_length: MaxLength = None
     revision: Revision = None
     device_map: DeviceMap = None
+    quantization: Quantization = None
+    chat_template: ChatTemplate = None
 
 
 @dataclass(frozen=True, slots=True)

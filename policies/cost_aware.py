@@ -74,7 +74,9 @@ class CostAware(StopRule):
         self._contexts: list[int] = []  # [P] tokens before the pending one
 
     def check(self, identify: Identify) -> None:
-        self.predictor.check(identify())
+        identity = identify()
+        self.predictor.check(identity)
+        self.cost.check(identity.target_weights, identity.drafter_weights)
 
     def begin(self, context: Context) -> Tensor | None:
         self._contexts = [tokens - 1 for tokens in context.num_tokens.tolist()]

@@ -175,8 +175,9 @@ class CostModel:
             measured = config.get(f"{kind}_weights")
             if measured and weights and measured != weights:
                 raise ValueError(
-                    f"its {kind} must have the weights it was measured with: it is a table of "
-                    f"{config.get('target')!r} with {config.get('drafter')!r}"
+                    f"its {kind} must have the weights it was measured with: the cost table is of "
+                    f"{config.get('target')!r} with {config.get('drafter')!r}; `adaeagle profile` "
+                    "makes one for these models"
                 )
 
     def to_json(self) -> dict[str, Any]:

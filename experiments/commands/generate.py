@@ -40,6 +40,14 @@ def generate(
     limit: options.Limit = None,
     skip_long: options.SkipLong = False,
     max_new_tokens: options.MaxNewTokens = 256,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Text at which an answer ends; may be given several times.",
+            metavar="TEXT",
+            rich_help_panel=options.TEXT,
+        ),
+    ] = None,
     sampling: options.SamplingOptions,
     show_drafts: Annotated[
         bool,
@@ -96,7 +104,7 @@ def generate(
 
     for question in questions:
         for answer in generating.answers(
-            models, chosen, question, chosen_sampling, max_new_tokens, on_piece
+            models, chosen, question, chosen_sampling, max_new_tokens, stop or (), on_piece
         ):
             if as_json:
                 show(answer, as_json=True)

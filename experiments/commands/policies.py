@@ -61,7 +61,10 @@ def describe(
         kind: what it is.
         num_given: arguments that are no part of a spec, the first ones.
     """
-    parameters = list(inspect.signature(factory).parameters.values())[num_given:]
+    classes = factory.__mro__[:-1] if isinstance(factory, type) else ()
+    has_own = not classes or any("__init__" in vars(each) for each in classes)
+    signature = inspect.signature(factory) if has_own else inspect.Signature()
+    parameters = list(signature.parameters.values())[num_given:]
     module = inspect.getdoc(sys.modules[factory.__module__]) or ""
     return {
         "name": name,

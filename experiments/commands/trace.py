@@ -35,7 +35,6 @@ def trace(
     models: options.ModelOptions,
     prompts: options.Prompts = "mini",
     limit: options.Limit = None,
-    skip_long: options.SkipLong = False,
     max_new_tokens: options.MaxNewTokens = 256,
     positions_at_once: Annotated[
         int,
@@ -85,7 +84,6 @@ def trace(
         models=models,
         prompts=prompts,
         limit=limit,
-        skip_long=skip_long,
         max_new_tokens=max_new_tokens,
         envelope=[spec.strip() for spec in envelope or DEFAULT_ENVELOPE],
         positions_at_once=positions_at_once,

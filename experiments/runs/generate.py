@@ -1,6 +1,6 @@
 """Answering prompts with one policy, showing the text a round at a time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +32,7 @@ def answers(
     prompt: Prompt,
     chosen_sampling: Sampling,
     max_new_tokens: int,
+    stop: Sequence[str],
     on_piece: Callable[[Piece | None, str], None],
 ) -> Iterator[dict[str, Any]]:
     """Answers every turn of a prompt.
@@ -42,6 +43,7 @@ def answers(
         prompt: the question, of one turn or several.
         chosen_sampling: the distribution of the text.
         max_new_tokens: of an answer.
+        stop: texts at which an answer ends.
         on_piece: called after every round with its piece and the text that it adds; at the end of
             an answer with None and what was held back.
 
@@ -61,6 +63,7 @@ def answers(
             top_k=chosen_sampling.top_k,
             sampling=chosen_sampling.mode,
             seed=chosen_sampling.seed,
+            stop=stop,
         )
         transcript = Transcript(models.target.tokenizer)
         seen: list[Piece] = []

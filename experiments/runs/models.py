@@ -71,6 +71,7 @@ def load_models(options: ModelOptions, *, needs_drafter: bool, is_greedy: bool) 
         "kernels": target.kernels,
         "revision": options.revision,
         "device_map": options.device_map,
+        "quantization": options.quantization,
     }
     return Models(target, drafter, config)
 
@@ -129,11 +130,13 @@ def load_target(options: ModelOptions, device: str) -> Target:
             _check_folder(name)
         return Target.from_pretrained(
             name,
-            device=None if options.device_map else device,
+            device=None if options.device_map or options.quantization else device,
             dtype=dtype,
             max_length=options.max_length,
             revision=options.revision,
             device_map=options.device_map,
+            quantization=options.quantization,
+            chat_template=options.chat_template,
             kernels=kernels,  # type: ignore[arg-type]  # checked above
         )
 

@@ -39,7 +39,6 @@ class TraceSettings:
     models: ModelOptions = field(default_factory=ModelOptions)
     prompts: str = "mini"
     limit: int | None = None
-    skip_long: bool = False
     max_new_tokens: int = 256
     envelope: Sequence[str] = DEFAULT_ENVELOPE
     positions_at_once: int = 16

@@ -301,6 +301,21 @@ def test_generate_streams_text(run: Any, folders: Any) -> None:
     assert 1 + sum(round_["num_emitted"] for round_ in answer["rounds"]) == 20
 
 
+def test_generate_stops_and_takes_a_template(run: Any, folders: Any) -> None:
+    common = (
+        *("generate", "--target", folders.target, "--drafter", folders.head, "--json"),
+        *("--prompt", "Why?", "--max-new-tokens", 20, "--policy", "chain(length=4)"),
+    )
+    whole = json.loads(run(*common).stdout)["text"]
+    cut = run(*common, "--stop", whole[5])
+    assert cut.code == 0, cut.stderr
+    assert json.loads(cut.stdout)["text"] == whole[: whole.index(whole[5]) + 1]
+    template = "{% for m in messages %}# {{ m['content'] }} #{% endfor %}"
+    other = run(*common, "--chat-template", template)
+    assert other.code == 0, other.stderr
+    assert json.loads(other.stdout)["text"] != whole
+
+
 def test_generate_answers_turn_by_turn(run: Any, folders: Any, prompts: Path) -> None:
     found = run(
         *("generate", "--target", folders.target, "--drafter", folders.head),

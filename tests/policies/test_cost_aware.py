@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate, pairwise
 from operator import mul
 
@@ -295,3 +296,12 @@ def test_a_distribution_that_is_known_is_used_to_the_full() -> None:
     best_fixed = min(seconds(Chain(length=length)) for length in range(1, 9))
     ours = seconds(Chain(length=8, stop=CostAware(predictor, COST)))
     assert ours < 0.96 * best_fixed  # two tokens are drafted where none is accepted
+
+
+def test_the_cost_table_of_other_models_is_refused() -> None:
+    rule = CostAware(hazard(), COST)
+    rule.check(lambda: MODELS)
+    others = {"target": "mini", "drafter": "mini", "target_weights": "9", "drafter_weights": "2"}
+    rule = CostAware(hazard(), replace(COST, about={"config": others}))
+    with pytest.raises(ValueError, match=r"its target must have the weights .* table is of 'mini'"):
+        rule.check(lambda: MODELS)
