@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from adaeagle.models.kernels import Mode
-from adaeagle.models.kv_cache import KVCache, LayerShape
+from adaeagle.models.kv_cache import KVCache, LayerShape, additive, causal_mask
 from adaeagle.models.llama import LlamaLayers
 
 log = logging.getLogger(__name__)
@@ -83,10 +83,8 @@ class Backbone(nn.Module):
         used: Tensor | None = None,
     ) -> Features:
         """See `Target.forward`."""
-        # Rows that attend to earlier rows of their own forward need a mask, which others make.
-        is_masked = mask is not None or token_ids.shape[1] == 1
         form = self.form
-        if cache is None or not is_masked or form == "whole" or self._is_hooked():
+        if cache is None or form == "whole" or self._is_hooked():
             return self._run_whole(token_ids, position_ids, mask, cache, layers)
         if form == "weights" and self._llama is not None and not self._llama.are_untouched():
             form = "layers"
@@ -104,6 +102,10 @@ class Backbone(nn.Module):
     ) -> Features:
         """Embeddings, layers by their weights or one after another, and the norm."""
         hidden = self._whole.embed_tokens(token_ids)
+        num_rows, num_before = token_ids.shape[1], cache.length
+        if mask is None and num_rows > 1 and (num_before > 0 or not self._makes_masks):
+            allowed = causal_mask(num_rows, num_before + num_rows, hidden.device)
+            mask = additive(allowed, hidden.dtype)[None, None]
         rotary = self._rotary(hidden, position_ids, cache.capacity)
         states: dict[int, Tensor] = {}
         if form == "weights":
@@ -159,6 +161,11 @@ class Backbone(nn.Module):
         whole = self._whole
         return bool(whole._forward_hooks or whole._forward_pre_hooks or "forward" in whole.__dict__)
 
+    @property
+    def _makes_masks(self) -> bool:
+        """Whether attention is causal by itself where nothing lies before a forward's rows."""
+        return bool(self._whole.config._attn_implementation == "sdpa")
+
     @cached_property
     def _counts_embeddings(self) -> bool:
         """Whether a list of hidden states counts them from the embeddings on; 5.17's does not."""
@@ -188,7 +195,8 @@ class Backbone(nn.Module):
         return "layers" if self._is_same(layers, run_layers) else "whole"
 
     def _is_same(self, layers: list[LayerShape], run: Callable[..., Features]) -> bool:
-        """Whether `run` gives the same bits as the whole: of a step, and of a masked tree."""
+        """Whether `run` gives the same bits as the whole: of a prompt, and then of a step and of a
+        masked tree."""
         device = self._whole.embed_tokens.weight.device
         dtype = layers[0].dtype
         token_ids = torch.arange(1, 5, device=device).unsqueeze(0)
@@ -203,8 +211,9 @@ class Backbone(nn.Module):
             for side in (self._run_whole, run):
                 cache = KVCache(layers, 8)
                 try:
-                    self._run_whole(token_ids, positions, None, cache, ())
-                    found.append(side(rows, places, allowed, cache, inner).chosen)
+                    prompt = side(token_ids, positions, None, cache, inner).chosen
+                    after = side(rows, places, allowed, cache, inner).chosen
+                    found.append(torch.cat((prompt, after), dim=1))
                 except torch.OutOfMemoryError:
                     raise
                 except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:

@@ -71,7 +71,7 @@ class LlamaLayers:
 
         Args:
             hidden: the embeddings.
-            mask: additive [T, 1, R, S]; None where R is 1.
+            mask: additive [T, 1, R, S]; None: causal, of rows with nothing before them or of one.
             cache: grows by R.
             rotary: cosines and sines, each [T, R, H].
             layers: whose inputs are wanted.
@@ -177,7 +177,13 @@ class _Layer:
                 scale=self._scaling,
             ).view(len(query), 1, -1, self._head_dim)
         return F.scaled_dot_product_attention(
-            query, keys, values, attn_mask=mask, scale=self._scaling, enable_gqa=self._is_grouped
+            query,
+            keys,
+            values,
+            attn_mask=mask,
+            is_causal=mask is None and query.shape[2] > 1,
+            scale=self._scaling,
+            enable_gqa=self._is_grouped,
         ).transpose(1, 2)
 
 

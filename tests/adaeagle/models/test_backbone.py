@@ -49,7 +49,8 @@ def test_the_same_bits(
     target = Target(own(make_model(family, attention=attention)).to(dtype))
     assert target.body.form == ("weights" if attention == "sdpa" else "layers")
     step = (torch.tensor([[11]]), torch.tensor([[6]]), None)
-    for token_ids, positions, mask in (step, tree_of(dtype)):
+    later = (torch.tensor([[11, 12, 13]]), torch.tensor([[6, 7, 8]]), None)  # of a prompt
+    for token_ids, positions, mask in (step, later, tree_of(dtype)):
         found: list[Tensor] = []
         for form in FORMS:
             target.body.form = form
@@ -78,6 +79,7 @@ def test_the_layers_are_called_alone(make_model: MakeModel) -> None:
     bare, type(model.base_model).forward = type(model.base_model).forward, noted
     try:
         target.forward(*tree_of(torch.float32), cache)
+        after_prompt(target, 16)
     finally:
         type(model.base_model).forward = bare
     assert calls == []
