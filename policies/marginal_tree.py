@@ -130,7 +130,7 @@ def survival(tree: DraftTree) -> Tensor:
     for level in tree.levels:
         rows = slice(start, start + level[0] * level[1])
         own = [
-            None if values is None else values[:, rows].unflatten(1, level)
+            None if values is None else values[:, rows].view(len(values), *level)
             for values in (log_probs, scores)
         ]
         assert own[0] is not None
