@@ -40,7 +40,14 @@ from experiments.commands import (
 from experiments.errors import InputError, argument
 
 WRONG_INPUT, INTERRUPTED = 2, 130
-LIST_OPTIONS = ("--policies", "--envelope", "--widths", "--nodes", "--contexts")
+LIST_OPTIONS = (
+    "--policies",
+    "--envelope",
+    "--widths",
+    "--nodes",
+    "--contexts",
+    "--batch-sizes",
+)
 """Options that take any number of values."""
 
 # typer keeps its exceptions in click or in a copy of click, by release; both have this base.

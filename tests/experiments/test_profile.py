@@ -60,6 +60,15 @@ def test_it_writes_a_cost_model_and_a_picture(profile: Any, folders: Any) -> Non
         assert expected in text
 
 
+def test_texts_side_by_side(profile: Any) -> None:
+    assert profile("--batch-sizes", 2, 3, "--out", "runs/batches").code == 0
+    model = CostModel.load("runs/batches/cost.json")
+    assert set(model.batches) == {2, 3}
+    for size, own in model.batches.items():
+        assert own.tree.verify.sizes.tolist() == [0, 2 * size, 6 * size]
+        assert int(own.tree.verify.count.min()) >= 1
+
+
 def test_json_alone(profile: Any) -> None:
     found = profile("--out", "runs/one", "--json")
     [line] = found.stdout.splitlines()
