@@ -11,6 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from experiments import early
+
 MODELS, TEXT, RUN = "Models", "Text", "Run"
 TRAINING, DEVICES = "Training", "Devices, as in Lightning"
 
@@ -332,6 +334,7 @@ def with_blocks(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**given: Any) -> None:
+        early.check(given)
         gathered = {
             name: block(**{field.name: given[field.name] for field in fields(block)})
             for name, block in blocks.items()

@@ -37,7 +37,9 @@ INNER: dict[str, tuple[str, ...]] = {
         "evaluation",
     ),
     "experiments": (
-        "recorded errors options",
+        "recorded errors",
+        "early",
+        "options",
         "views",
         "runs",
         "report",

@@ -58,6 +58,20 @@ def read_prompts(name: str) -> list[Prompt]:
         FileNotFoundError: there is no such set or file.
         ValueError: a record cannot be used; the message says which.
     """
+    prompts: dict[str, Prompt] = {}
+    for record in read_records(prompt_file(name)):
+        if record.id in prompts:
+            raise ValueError(f"{record.where}: id must be unique, got {record.id!r} again")
+        prompts[record.id] = Prompt.of(record)
+    return list(prompts.values())
+
+
+def prompt_file(name: str) -> Path:
+    """Where the prompts lie.
+
+    Raises:
+        FileNotFoundError: there is no such set or file.
+    """
     path = bundled_prompts(name) or Path("/dev/stdin" if name == "-" else name)
     if path.is_dir() or not path.exists():
         known = sorted(found.parent.name for found in BUNDLED.glob("*/prompts.jsonl"))
@@ -65,12 +79,7 @@ def read_prompts(name: str) -> list[Prompt]:
             "prompts must be a file of JSON Lines or plain text, or a bundled set "
             f"({', '.join(known) or 'none'}), got {name!r}"
         )
-    prompts: dict[str, Prompt] = {}
-    for record in read_records(path):
-        if record.id in prompts:
-            raise ValueError(f"{record.where}: id must be unique, got {record.id!r} again")
-        prompts[record.id] = Prompt.of(record)
-    return list(prompts.values())
+    return path
 
 
 def digest(prompts: Sequence[Prompt]) -> str:

@@ -17,7 +17,8 @@ EXAMPLE = """Example:
 
 adaeagle compare --policies "chain(length=4)" eagle2 --limit 8 --out runs/first
 
-The folder gets results.json, config.json, records.jsonl (a line a prompt) and PNG pictures."""
+The folder gets results.json, config.json, records.jsonl (a line a prompt), PNG pictures, and
+run.yaml: adaeagle --config runs/first/run.yaml compare --limit 80 --out runs/more."""
 
 
 def compare(
