@@ -34,7 +34,8 @@ def check(given: Mapping[str, Any]) -> None:
                     with argument(f"--{name}", spec):
                         lookup(root[0])
     prompts = given.get("prompts")
-    if isinstance(prompts, str) and prompts not in ("-", "random", "mini"):
+    is_file = isinstance(prompts, str) and prompts not in ("-", "random", "mini")
+    if is_file and given.get("prompt") is None:
         from adaeagle.data.prompts import prompt_file
 
         with argument("--prompts", prompts):
