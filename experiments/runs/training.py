@@ -185,6 +185,8 @@ def check_own(settings: Path) -> None:
         return
     if not path.is_dir():
         return
+    if settings.is_dir():
+        raise ValueError(f"out must be a folder that can be written, {settings} is a folder")
     files = sorted(file.name for file in path.iterdir() if file.is_file())
     if files := [name for name in files if not name.startswith(".")]:
         raise ValueError(
