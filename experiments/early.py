@@ -34,8 +34,9 @@ def check(given: Mapping[str, Any]) -> None:
                     with argument(f"--{name}", spec):
                         lookup(root[0])
     prompts = given.get("prompts")
-    is_file = isinstance(prompts, str) and prompts not in ("-", "random", "mini")
-    if is_file and given.get("prompt") is None:
+    if not isinstance(prompts, str) or given.get("prompt") is not None:
+        return
+    if prompts not in ("-", "random", "mini"):
         from adaeagle.data.prompts import prompt_file
 
         with argument("--prompts", prompts):

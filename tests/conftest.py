@@ -57,6 +57,7 @@ def one_thread() -> Iterator[None]:
 
 
 @cache
+@torch.inference_mode(False)  # they are shared, whatever the first test that wants one runs in
 def random_model(
     family: str,
     *,
@@ -167,12 +168,14 @@ def last_layer_head(model: Any) -> EagleHead:
 
 
 @cache
+@torch.inference_mode(False)
 def model_pair(family: str, attention: str = "sdpa") -> tuple[Target, ModelDrafter]:
     target = Target(random_model(family, attention=attention))
     return target, noisy_drafter(target, 0.015)
 
 
 @cache
+@torch.inference_mode(False)
 def eagle_pair(family: str, attention: str = "sdpa") -> tuple[Target, EagleDrafter]:
     model = copy.deepcopy(random_model(family, std=0.15, attention=attention))
     hush_early_layers(model)
