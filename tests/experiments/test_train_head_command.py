@@ -63,7 +63,7 @@ def test_ctrl_c(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         (("--window", "8"), ("--window must be > max_new_tokens=8, got 8",)),
         (("--learning-rate", "-1"), ("--learning-rate must be > 0, got -1.0",)),
         (("--max-steps", "0"), ("--max-steps", "must be a whole number >= 1, got '0'")),
-        (("--data", "nowhere.jsonl"), ("--data", "must be a .jsonl", "nowhere.jsonl")),
+        (("--data", "nowhere.jsonl"), ("--data", "must be a file of JSON Lines", "nowhere.jsonl")),
         (("--target", "/no/such"), ("--target", "there is no such folder")),
         (("--dtype", "int8"), ("--dtype must be one of float32", "'int8'")),
         (("--accelerator", "abacus"), ("--accelerator abacus", "abacus")),
