@@ -40,5 +40,6 @@ def show(
     if as_json or not sys.stdout.isatty():
         print(json.dumps(summary))
     if (out := summary.get("out")) is not None and Path(out).is_dir():
-        kept = yaml.safe_dump(GIVEN.get(), sort_keys=False)
-        write_whole(Path(out) / "run.yaml", kept.encode())
+        path, kept = Path(out) / "run.yaml", yaml.safe_dump(GIVEN.get(), sort_keys=False).encode()
+        if not path.is_file() or path.read_bytes() != kept:
+            write_whole(path, kept)

@@ -6,6 +6,7 @@ Setting: prompts of a trace's test split unless `--split` names another. The dra
 stands beside the predictor's: what it does not beat was there for nothing.
 """
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from adaeagle.bench import provenance
 from adaeagle.bench.records import PromptRecord
 from adaeagle.cost.model import CostModel
 from adaeagle.data.prompts import grouping
+from adaeagle.registry import lookup
 from adaeagle.trace.text import RecordedText
 from experiments.errors import InputError, argument
 from experiments.runs import replay as replaying
@@ -91,7 +93,8 @@ def evaluate(settings: EvaluationSettings) -> EvaluationResult:
         torch.set_num_threads(settings.threads)
     with argument("PREDICTOR", settings.predictor, errors=(OSError, ValueError)):
         predictor = load_predictor(settings.predictor)
-    specs = settings.policies or policies_of(predictor, settings.predictor)
+    cost = settings.cost or settings.trace / replaying.COST
+    specs = settings.policies or policies_of(predictor, settings.predictor, cost)
     texts, predictions = _predictions(predictor, settings)
     config: dict[str, Any] = {
         "predictor": settings.predictor,
@@ -140,13 +143,19 @@ def evaluate(settings: EvaluationSettings) -> EvaluationResult:
     return EvaluationResult(whole, replayed, records, folder.path, files)
 
 
-def policies_of(predictor: Predictor, source: str) -> list[str]:
-    """Specs of the policies that ask predictors of its kind."""
+def policies_of(predictor: Predictor, source: str, cost: Path) -> list[str]:
+    """Specs of the policies that ask predictors of its kind, with `cost` where they take one."""
     if not predictor.policies:
         raise InputError(
             f"--policies must be given: predictor {source} of kind {predictor.kind} names no policy"
         )
-    return [f"{name}(predictor={source!r})" for name in predictor.policies]
+    given = {"predictor": source, "cost": str(cost)}
+    specs = []
+    for name in predictor.policies:
+        known = inspect.signature(lookup(name)).parameters
+        taken = ", ".join(f"{key}={value!r}" for key, value in given.items() if key in known)
+        specs.append(f"{name}({taken})")
+    return specs
 
 
 def _predictions(

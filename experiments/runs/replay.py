@@ -47,6 +47,8 @@ from experiments.runs.settings import best_fixed, check_policies, make_policies,
 from experiments.views.plots import draw_all
 
 SPLITS = ("all", "tune", "test")
+COST = "cost.json"
+"""The cost table that lies in a trace's folder."""
 SHOWN = ("policy", "tokens_per_second", "speedup", "speedup_ci95", "headroom_recovered")
 
 
@@ -195,7 +197,7 @@ def load_cost(
     Raises:
         InputError: it is not there, or of other models.
     """
-    chosen = path or trace.path / "cost.json"
+    chosen = path or trace.path / COST
     if path is None and not chosen.is_file():
         raise InputError(
             f"--cost must be a cost table, as `adaeagle profile` makes one: {chosen} is not there"

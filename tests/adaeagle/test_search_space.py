@@ -47,7 +47,11 @@ def test_spaces_are_of_arguments_and_hold_the_published_values(name: str, factor
         default = parameters[argument].default
         match dimension:
             case Int(low, high) | Float(low, high):
-                assert low <= default <= high or f"{name}.{argument}" in PUBLISHED_BEYOND
+                assert (
+                    default is None
+                    or low <= default <= high
+                    or f"{name}.{argument}" in PUBLISHED_BEYOND
+                )
             case Categorical(options):
                 assert default in options
             case Tree(named):

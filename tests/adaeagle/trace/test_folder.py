@@ -300,11 +300,11 @@ def test_a_folder_without_a_trace_is_refused(tmp_path: Path) -> None:
     ("changed", "message"),
     [
         ({"target": "other"}, "target was 'tiny', is 'other'"),
-        ({"drafter_weights": "0"}, "drafter_weights was '4567', is '0'"),
+        ({"drafter_weights": "0"}, "the weights of the draft model have changed"),
         ({"dtype": "bfloat16"}, "dtype was 'float32', is 'bfloat16'"),
         ({"max_new_tokens": 10}, "max_new_tokens was 9, is 10"),
         ({"envelope": ["chain"]}, "envelope was"),
-        ({"prompts_sha256": "0"}, "prompts_sha256 was"),
+        ({"prompts_sha256": "0"}, "the prompts are others"),
         ({"versions": {"torch": "3"}}, "versions.torch was '2', is '3'"),
         ({"generation": {"stop_token_ids": []}}, "generation.stop_token_ids was"),
         ({"shards": []}, "shards was"),

@@ -210,7 +210,7 @@ def test_the_command(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     source, predictor = trained(kind, real)
-    specs = policies_of(predictor, str(source))
+    specs = policies_of(predictor, str(source), real / "cost.json")
     out = tmp_path / "out"
     arguments = ["evaluate-predictor", str(source), "--trace", str(real), "--out", str(out)]
     capsys.readouterr()

@@ -155,7 +155,7 @@ def test_wrong_input(study: RunStudy) -> None:
 def test_another_study_in_the_folder(study: RunStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, "trace", InputError("no"))
     assert refusal(study()) == "adaeagle: stage trace: no"
-    assert "holds another run: config.seed was 0, is 1" in refusal(study("--seed", 1))
+    assert "holds another run: seed was 0, is 1" in refusal(study("--seed", 1))
 
 
 @pytest.mark.slow
